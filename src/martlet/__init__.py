@@ -1,0 +1,1 @@
+"""Martlet: recommenders that are cheap to train and to serve."""

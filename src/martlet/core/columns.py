@@ -1,0 +1,83 @@
+"""Columns that can be memory-mapped: text as one block of UTF-8 with offsets, numbers as arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.generic]
+
+
+@dataclass(frozen=True, eq=False)
+class Text:
+    """A column of strings.
+
+    Attributes:
+        blob: (bytes,) uint8, the strings' UTF-8 one after another.
+        offsets: (n + 1,) int64; string i lies at ``offsets[i]:offsets[i + 1]``.
+    """
+
+    blob: NDArray[np.uint8]
+    offsets: NDArray[np.int64]
+
+    @staticmethod
+    def of(strings: Iterable[str]) -> Text:
+        """Build from Python strings.
+
+        >>> Text.of(["wren", "", "雨燕"])[2]
+        '雨燕'
+        """
+        encoded = [string.encode() for string in strings]
+        offsets = np.zeros(len(encoded) + 1, np.int64)
+        np.cumsum([len(e) for e in encoded], out=offsets[1:])
+        return Text(np.frombuffer(b"".join(encoded), np.uint8), offsets)
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, row: int) -> str:
+        return self.blob[self.offsets[row] : self.offsets[row + 1]].tobytes().decode()
+
+    def __iter__(self) -> Iterator[str]:
+        blob, offsets = self.blob.tobytes(), self.offsets.tolist()
+        for start, end in zip(offsets, offsets[1:], strict=False):
+            yield blob[start:end].decode()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the two arrays."""
+        return self.blob.nbytes + self.offsets.nbytes
+
+    def take(self, rows: NDArray[np.integer]) -> Text:
+        """Return the given rows as a new column."""
+        return Text.of(self[row] for row in np.asarray(rows).tolist())
+
+
+Column = Text | Array
+"""A column of a table: text, or an array of numbers with one value a row."""
+
+
+def flatten(columns: Mapping[str, Column]) -> dict[str, Array]:
+    """Return plain arrays to store: text becomes ``name.blob`` and ``name.offsets``."""
+    arrays: dict[str, Array] = {}
+    for name, column in columns.items():
+        if isinstance(column, Text):
+            arrays[f"{name}.blob"], arrays[f"{name}.offsets"] = column.blob, column.offsets
+        else:
+            arrays[name] = column
+    return arrays
+
+
+def unflatten(arrays: Mapping[str, Array]) -> dict[str, Column]:
+    """Return the columns that ``flatten`` made the arrays from."""
+    columns: dict[str, Column] = {}
+    for name, array in arrays.items():
+        if name.endswith(".blob"):
+            stem = name.removesuffix(".blob")
+            columns[stem] = Text(array, arrays[f"{stem}.offsets"])  # type: ignore[arg-type]
+        elif not name.endswith(".offsets"):
+            columns[name] = array
+    return columns

@@ -1,0 +1,1 @@
+"""From receipts to a choice: budget, frontier, plots and the report."""

@@ -1,0 +1,1 @@
+"""Array functions in Numba, each with a NumPy reference."""

@@ -1,0 +1,1 @@
+"""What a bundle costs, and the ledger of receipts."""

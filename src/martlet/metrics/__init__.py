@@ -1,0 +1,1 @@
+"""Quality over rankings and over (user, item, rank) tables; intervals and tests."""
