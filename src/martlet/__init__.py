@@ -1,1 +1,101 @@
-"""Martlet: recommenders that are cheap to train and to serve."""
+"""Martlet: recommenders that are cheap to train and to serve.
+
+Every public name lives here and is imported when it is first asked for, so that ``import martlet``
+costs next to nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+# Three verbs share their name with the package they live in. The packages are loaded first (they
+# are empty), for Python binds a package to its parent only then; the verbs below keep the names.
+import martlet.compress
+import martlet.measure
+import martlet.serve
+
+if TYPE_CHECKING:
+    from martlet.compress.compress import compress as compress
+    from martlet.compress.index import Index as Index
+    from martlet.compress.quantize import Quantize as Quantize
+    from martlet.core import MartletError as MartletError
+    from martlet.core.dataset import Dataset as Dataset
+    from martlet.core.interactions import Interactions as Interactions
+    from martlet.data import GivenSplit as GivenSplit
+    from martlet.data import LastOut as LastOut
+    from martlet.data import RandomSplit as RandomSplit
+    from martlet.data import TimeSplit as TimeSplit
+    from martlet.data import prepare as prepare
+    from martlet.data import read as read
+    from martlet.frontier.budget import Budget as Budget
+    from martlet.frontier.explore import explore as explore
+    from martlet.frontier.frontier import Frontier as Frontier
+    from martlet.frontier.report import write_report as write_report
+    from martlet.measure.measure import measure as measure
+    from martlet.measure.quality import evaluate as evaluate
+    from martlet.models.ease import EASE as EASE
+    from martlet.models.fit import fit as fit
+    from martlet.models.gfcf import GFCF as GFCF
+    from martlet.models.ials import IALS as IALS
+    from martlet.models.item_knn import ItemKNN as ItemKNN
+    from martlet.models.popularity import Popularity as Popularity
+    from martlet.scorers.bundle import Bundle as Bundle
+    from martlet.scorers.imports import from_onnx as from_onnx
+    from martlet.scorers.imports import from_vectors as from_vectors
+    from martlet.serve.server import serve as serve
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Budget": "martlet.frontier.budget",
+    "Bundle": "martlet.scorers.bundle",
+    "Dataset": "martlet.core",
+    "EASE": "martlet.models.ease",
+    "Frontier": "martlet.frontier.frontier",
+    "GFCF": "martlet.models.gfcf",
+    "GivenSplit": "martlet.data",
+    "IALS": "martlet.models.ials",
+    "Index": "martlet.compress.index",
+    "Interactions": "martlet.core",
+    "ItemKNN": "martlet.models.item_knn",
+    "LastOut": "martlet.data",
+    "MartletError": "martlet.core",
+    "Popularity": "martlet.models.popularity",
+    "Quantize": "martlet.compress.quantize",
+    "RandomSplit": "martlet.data",
+    "TimeSplit": "martlet.data",
+    "compress": "martlet.compress.compress",
+    "evaluate": "martlet.measure.quality",
+    "explore": "martlet.frontier.explore",
+    "fit": "martlet.models.fit",
+    "from_onnx": "martlet.scorers.imports",
+    "from_vectors": "martlet.scorers.imports",
+    "measure": "martlet.measure.measure",
+    "prepare": "martlet.data",
+    "read": "martlet.data",
+    "serve": "martlet.serve.server",
+    "write_report": "martlet.frontier.report",
+}
+
+__all__ = sorted([*_HOME, "load"])
+
+for _verb in ("compress", "measure", "serve"):
+    del globals()[_verb]
+
+
+def load(folder: str) -> Bundle:
+    """Return the bundle saved in ``folder``, verified; its arrays are memory-mapped."""
+    return import_module("martlet.scorers.bundle").Bundle.load(folder)  # type: ignore[no-any-return]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'martlet' has no attribute {name!r}")
+    value = getattr(import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

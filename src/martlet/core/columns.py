@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -43,7 +44,7 @@ class Text:
 
     def __iter__(self) -> Iterator[str]:
         blob, offsets = self.blob.tobytes(), self.offsets.tolist()
-        for start, end in zip(offsets, offsets[1:], strict=False):
+        for start, end in itertools.pairwise(offsets):
             yield blob[start:end].decode()
 
     @property

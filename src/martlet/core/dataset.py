@@ -1,4 +1,4 @@
-"""Interactions with their vocabularies, tables and split: what a model is fitted and measured on."""
+"""Interactions with vocabularies, tables and split: what a model is fitted and measured on."""
 
 from __future__ import annotations
 

@@ -1,0 +1,95 @@
+"""The receipts that nothing dominates, and the choice among them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from martlet.core import SpecError
+from martlet.frontier.budget import Budget, figures_of
+from martlet.measure.receipt import Receipt
+
+COSTS = ("p99_ms", "scoring_mb", "train_s")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a budget leads to.
+
+    Attributes:
+        receipt: the chosen one; the nearest one when nothing fits.
+        fits: whether it keeps every limit.
+        why: one sentence a person can act on.
+    """
+
+    receipt: Receipt
+    fits: bool
+    why: str
+
+
+@dataclass(frozen=True)
+class Frontier:
+    """Receipts compared on one quality and several costs.
+
+    Attributes:
+        receipts: measured on the same data.
+        quality: the name to maximize.
+        costs: the names to minimize.
+    """
+
+    receipts: Sequence[Receipt]
+    quality: str = "ndcg@10"
+    costs: tuple[str, ...] = COSTS
+
+    def __post_init__(self) -> None:
+        if not self.receipts:
+            raise SpecError("a frontier needs at least one receipt: measure a bundle first")
+        for receipt in self.receipts:
+            missing = {self.quality, *self.costs} - set(figures_of(receipt))
+            if missing:
+                raise SpecError(
+                    f"the receipt of {receipt.name} lacks {', '.join(sorted(missing))}: "
+                    f"it has {', '.join(sorted(figures_of(receipt)))}"
+                )
+
+    def points(self) -> NDArray[np.float64]:
+        """Return (n, 1 + costs) figures, quality negated: smaller is better in every column."""
+        rows = []
+        for receipt in self.receipts:
+            figures = figures_of(receipt)
+            rows.append([-figures[self.quality], *(figures[cost] for cost in self.costs)])
+        return np.asarray(rows)
+
+    def best(self) -> NDArray[np.bool_]:
+        """Return (n,) True where no other receipt is as good on all axes and better on one."""
+        points = self.points()
+        no_worse = (points[:, None] <= points[None]).all(2)
+        better = (points[:, None] < points[None]).any(2)
+        return np.asarray(~(no_worse & better).any(0))
+
+    def choose(self, budget: Budget | None = None) -> Choice:
+        """Return the best quality within the budget; among equals, the one that scans fewest bytes.
+
+        When nothing fits, return the nearest receipt and say what would have to give.
+        """
+        budget = budget or Budget()
+        fitting = [receipt for receipt in self.receipts if not budget.broken(receipt)]
+        if not fitting:
+            near = budget.nearest(self.receipts)
+            gives = "; ".join(f"{limit} (it has {have:.4g})" for limit, have in budget.broken(near))
+            why = (
+                f"nothing keeps {budget}: {near.name} comes nearest and would need {gives} to give"
+            )
+            return Choice(near, False, why)
+        chosen = max(
+            fitting, key=lambda r: (r.quality[self.quality], -figures_of(r)[self.costs[1]])
+        )
+        quality = chosen.quality[self.quality]
+        why = (
+            f"{chosen.name} has the best {self.quality} ({quality:.4f}) of the "
+            f"{len(fitting)} of {len(self.receipts)} candidates that keep {budget}"
+        )
+        return Choice(chosen, True, why)

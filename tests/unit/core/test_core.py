@@ -1,0 +1,283 @@
+import errno
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from martlet.core import (
+    CSR,
+    DataError,
+    Dataset,
+    Interactions,
+    OutputError,
+    Queries,
+    QueryError,
+    SpecError,
+    Text,
+    Vocabulary,
+    best,
+    flatten,
+    new_file,
+    new_folder,
+    num_threads,
+    rng,
+    tie_key,
+    unflatten,
+)
+
+
+def log() -> Interactions:
+    return Interactions.sort(
+        np.array([1, 0, 1, 0]),
+        np.array([2, 1, 0, 1]),
+        np.array([1.0, 2.0, 3.0, 4.0]),
+        np.array([30, 20, 10, 5]),
+        num_users=3,
+        num_items=4,
+        extra={"basket": np.array([1, 2, 3, 4])},
+    )
+
+
+def dataset() -> Dataset:
+    events = log()
+    early = events.time_s < 25
+    late = events.select(~early)
+    empty = late.select(np.zeros(len(late), bool))
+    return Dataset(
+        Vocabulary.of(["u", "v", "w"]),
+        Vocabulary.of([1, 2, 3, 2**70]),
+        events.select(early),
+        late,
+        empty,
+        {"title": Text.of(["a", "é", "", "雨"]), "price": np.arange(4.0)},
+        {},
+        {"source": "test"},
+    )
+
+
+class TestCSR:
+    def test_take_keeps_order_and_empties_unknown_rows(self):
+        csr = CSR.from_rows([[2, 0], [], [1]], 3, [[5.0, 6.0], [], [7.0]])
+        taken = csr.take(np.array([2, -1, 0]))
+        assert taken.indices.tolist() == [1, 2, 0]
+        assert taken.lengths.tolist() == [1, 0, 2]
+        assert taken.weights().tolist() == [7.0, 5.0, 6.0]
+
+    @given(st.lists(st.lists(st.integers(0, 6), unique=True, max_size=7), max_size=8))
+    def test_transpose_twice_is_the_same_matrix_with_sorted_rows(self, rows):
+        csr = CSR.from_rows(rows, 7)
+        back = csr.transpose().transpose()
+        assert [back.row(r).tolist() for r in range(len(rows))] == [sorted(row) for row in rows]
+
+
+class TestText:
+    @given(st.lists(st.text()))
+    def test_strings_come_back(self, strings):
+        text = Text.of(strings)
+        assert list(text) == strings
+        assert [text[i] for i in range(len(text))] == strings
+
+    def test_columns_survive_flattening(self):
+        columns = unflatten(flatten({"title": Text.of(["a", "b"]), "price": np.arange(2)}))
+        assert list(columns["title"]) == ["a", "b"]
+        assert columns["price"].tolist() == [0, 1]
+
+
+class TestVocabulary:
+    @given(st.lists(st.text(), unique=True))
+    def test_rows_and_ids_are_inverse(self, ids):
+        vocabulary = Vocabulary.of(ids)
+        assert vocabulary.rows(ids).tolist() == list(range(len(ids)))
+        assert vocabulary.names(range(len(ids))) == ids
+
+    def test_unknown_and_huge_ids(self):
+        vocabulary = Vocabulary.of([2**63, "x"])
+        assert vocabulary.row(2**63) == 0
+        assert vocabulary.row("y") == -1
+
+    def test_equal_hashes_are_told_apart_by_the_text(self, monkeypatch):
+        monkeypatch.setattr(
+            "martlet.core.vocabulary._hash", lambda names: np.zeros(len(names), np.uint64)
+        )
+        vocabulary = Vocabulary.of(["a", "b", "c"])
+        assert vocabulary.rows(["c", "a", "z"]).tolist() == [2, 0, -1]
+
+    def test_an_id_twice_is_refused(self):
+        with pytest.raises(DataError, match="'a' occurs twice"):
+            Vocabulary.of(["a", "b", "a"])
+
+    def test_the_hash_tells_orders_apart(self):
+        assert Vocabulary.of(["a", "b"]).hash != Vocabulary.of(["b", "a"]).hash
+        assert Vocabulary.of(["ab", "c"]).hash != Vocabulary.of(["a", "bc"]).hash
+
+
+class TestInteractions:
+    def test_sorted_by_user_then_time(self):
+        events = log()
+        assert events.user_row.tolist() == [0, 0, 1, 1]
+        assert events.time_s.tolist() == [5, 20, 10, 30]
+        assert events.extra["basket"].tolist() == [4, 2, 3, 1]
+
+    def test_matrix_sums_repeated_pairs(self):
+        matrix = log().matrix
+        assert matrix.lengths.tolist() == [1, 2, 0]
+        assert matrix.row(1).tolist() == [0, 2]
+        assert matrix.weights().tolist() == [6.0, 3.0, 1.0]
+
+    def test_columns_of_other_lengths_are_refused(self):
+        with pytest.raises(DataError, match="weight has 1 values, user_row has 2"):
+            Interactions.sort(
+                np.zeros(2, int), np.zeros(2, int), np.ones(1), num_users=1, num_items=1
+            )
+
+    def test_rows_outside_the_vocabulary_are_refused(self):
+        with pytest.raises(DataError, match="item_row spans 0 to 5: expected 0 to 1"):
+            Interactions.sort(np.zeros(2, int), np.array([0, 5]), num_users=1, num_items=2)
+
+    def test_union_is_sorted_and_needs_the_same_columns(self):
+        data = dataset()
+        assert data.train.union(data.valid).hash == log().hash
+        with pytest.raises(DataError, match="cannot join"):
+            log().union(
+                Interactions.sort(np.zeros(1, int), np.zeros(1, int), num_users=1, num_items=1)
+            )
+
+
+class TestDataset:
+    def test_saved_and_loaded(self, tmp_path):
+        data = dataset()
+        data.save(tmp_path / "d")
+        back = Dataset.load(tmp_path / "d")
+        for part in ("train", "valid", "test"):
+            assert back.part(part).hash == data.part(part).hash
+        assert list(back.catalogue["title"]) == ["a", "é", "", "雨"]
+        assert back.items.row(2**70) == 3
+        assert back.about == {"source": "test"}
+        assert isinstance(back.train.item_row, np.memmap)
+
+    def test_before_and_merging(self):
+        data = dataset()
+        assert len(data.before("valid")) == 3
+        assert len(data.before("test")) == 4
+        merged = data.with_valid_in_train()
+        assert (len(merged.train), len(merged.valid)) == (4, 0)
+
+    def test_unknown_part(self):
+        with pytest.raises(DataError, match="no part is called 'dev'"):
+            dataset().part("dev")
+
+    def test_what_is_no_dataset_is_refused(self, tmp_path):
+        with pytest.raises(DataError, match="not a readable dataset"):
+            Dataset.load(tmp_path)
+        dataset().save(tmp_path / "d")
+        (tmp_path / "d" / "train.item_row.npy").write_bytes(b"junk")
+        with pytest.raises(DataError, match="not a readable dataset"):
+            Dataset.load(tmp_path / "d")
+
+    def test_another_format_is_refused(self, tmp_path):
+        dataset().save(tmp_path / "d")
+        head = tmp_path / "d" / "dataset.json"
+        head.write_text(head.read_text().replace('"format": 1', '"format": 99'))
+        with pytest.raises(DataError, match="dataset format 99"):
+            Dataset.load(tmp_path / "d")
+
+
+class TestQueries:
+    def test_hidden_joins_history_and_exclusions(self):
+        history = CSR.from_rows([[3, 1, 3], []], 5)
+        exclude = CSR.from_rows([[0], [4]], 5)
+        hidden = Queries.of(history, exclude=exclude).hidden()
+        assert [hidden.row(r).tolist() for r in range(2)] == [[0, 1, 3], [4]]
+        kept = Queries.of(history, exclude=exclude, seen="keep").hidden()
+        assert [kept.row(r).tolist() for r in range(2)] == [[0], [4]]
+        assert Queries.of(history, seen="keep").hidden().nnz == 0
+
+    def test_slices_agree_with_the_whole(self):
+        history = CSR.from_rows([[0], [1, 2], [3]], 5)
+        part = Queries.of(history, np.array([7, 8, 9]), time_s=np.arange(4)).slice(1, 3)
+        assert part.user_row.tolist() == [8, 9]
+        assert part.history.indices.tolist() == [1, 2, 3]
+        assert part.time_s.tolist() == [1, 2, 3]
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            ({"seen": "maybe"}, "seen is 'maybe'"),
+            ({"user_row": np.zeros(3, int)}, "3 user rows for 1 histories"),
+            ({"time_s": np.zeros(5, int)}, "5 times for 1 events"),
+            ({"exclude": CSR.empty(1, 9)}, "exclude is 1 x 9: expected 1 x 2"),
+            ({"candidates": CSR.from_rows([[5]], 2)}, "candidates has item rows 5 to 5"),
+            ({"allow": np.ones(3, bool)}, "allow has 3 items: expected 2"),
+        ],
+    )
+    def test_parts_that_disagree_are_refused(self, change, message):
+        with pytest.raises(QueryError, match=message):
+            Queries.of(CSR.from_rows([[0]], 2), **change)
+
+
+class TestRanking:
+    def test_best_pads_and_drops(self):
+        score = np.array([[1.0, np.nan, 3.0, -np.inf]], np.float32)
+        ranking = best(score, np.array([[4, 5, 6, 7]], np.int32), 3)
+        assert ranking.item_row.tolist() == [[6, 4, -1]]
+        assert ranking.score.tolist() == [[3.0, 1.0, -np.inf]]
+        assert (len(ranking), ranking.k) == (1, 3)
+
+    def test_ties_fall_by_a_bijective_key(self):
+        keys = tie_key(np.arange(100_000))
+        assert len(np.unique(keys)) == 100_000
+        ranking = best(np.ones((1, 50), np.float32), np.arange(50, dtype=np.int32)[None], 50)
+        assert ranking.item_row[0].tolist() == np.argsort(tie_key(np.arange(50))).tolist()
+
+
+class TestFiles:
+    def test_a_folder_appears_whole_or_not_at_all(self, tmp_path):
+        with pytest.raises(RuntimeError, match="stop"), new_folder(tmp_path / "out") as folder:
+            (folder / "half").write_text("x")
+            raise RuntimeError("stop")
+        assert list(tmp_path.iterdir()) == []
+        for text in ("one", "two"):
+            with new_folder(tmp_path / "out") as folder:
+                (folder / "file").write_text(text)
+        assert (tmp_path / "out" / "file").read_text() == "two"
+        assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+    def test_a_folder_that_may_not_be_replaced(self, tmp_path):
+        with (
+            pytest.raises(OutputError, match="exists: choose another"),
+            new_folder(tmp_path, replace=False),
+        ):
+            pass
+
+    def test_a_file_appears_whole_or_not_at_all(self, tmp_path):
+        with pytest.raises(OutputError, match="No space left"), new_file(tmp_path / "f") as path:
+            path.write_text("half")
+            raise OSError(errno.ENOSPC, "No space left on device")
+        assert list(tmp_path.iterdir()) == []
+        with new_file(tmp_path / "f") as path:
+            path.write_text("whole")
+        assert (tmp_path / "f").read_text() == "whole"
+
+    def test_a_folder_in_the_place_of_a_file(self, tmp_path):
+        with pytest.raises(OutputError, match="is a folder"), new_file(tmp_path):
+            pass
+
+
+class TestThreadsAndSeeds:
+    def test_threads_are_what_was_asked_for(self, monkeypatch):
+        monkeypatch.setenv("MARTLET_THREADS", "3")
+        assert num_threads() == 3
+        monkeypatch.delenv("MARTLET_THREADS")
+        assert num_threads() >= 1
+
+    @pytest.mark.parametrize("value", ["0", "two", "-1"])
+    def test_threads_that_make_no_sense(self, monkeypatch, value):
+        monkeypatch.setenv("MARTLET_THREADS", value)
+        with pytest.raises(SpecError, match=f"MARTLET_THREADS is '{value}'"):
+            num_threads()
+
+    def test_streams_differ_by_seed_and_name(self):
+        draws = {rng(s, *n).random() for s in (0, 1) for n in (("a",), ("b",), ("a", 1))}
+        assert len(draws) == 6
+        assert rng(5, "x", 2).random() == rng(5, "x", 2).random()
