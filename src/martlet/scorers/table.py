@@ -186,6 +186,12 @@ def blocks(n: int, d: int) -> list[tuple[int, int]]:
     return [(start, min(n, start + step)) for start in range(0, n, step)]
 
 
+def tables_under(tables: Mapping[str, Table], prefix: str) -> dict[str, Table]:
+    """Return the tables whose names start with ``prefix.``, by the rest of their names."""
+    start = f"{prefix}."
+    return {name.removeprefix(start): tables[name] for name in tables if name.startswith(start)}
+
+
 def check_csr(name: str, indptr: Any, indices: Any, num_cols: int) -> None:
     """Check that offsets rise from 0 to the number of entries and that columns are in range.
 

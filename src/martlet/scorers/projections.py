@@ -1,0 +1,217 @@
+"""How a history becomes a vector: the same arithmetic for a training row and for a new user."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from martlet.core import BundleError, Queries
+from martlet.scorers.table import Table
+
+F32 = NDArray[np.float32]
+
+
+class Projection(Protocol):
+    """Frozen arithmetic from what is known of a user to a vector in the space of the items."""
+
+    @property
+    def kind(self) -> str:
+        """Name in a stored bundle."""
+
+    def project(self, queries: Queries, items: Table) -> F32:
+        """Return (B, d) float32 vectors, the same whatever the batch."""
+
+    def parts(self, queries: Queries, items: Table, at: NDArray[np.int32]) -> F32 | None:
+        """Return what each event adds to the score of item ``at[b]``: (history.nnz,) float32.
+
+        None where the history alone does not decide the vector.
+        """
+
+    def tables(self) -> Mapping[str, Table]:
+        """Return every parameter by name, the item vectors left out."""
+
+    def with_tables(self, tables: Mapping[str, Table]) -> Projection:
+        """Return the same projection over other storages."""
+
+    def config(self) -> dict[str, Any]:
+        """Return every number that is no table, as plain JSON."""
+
+
+@dataclass(frozen=True, eq=False)
+class LinearFold:
+    """The weighted sum of the history's item vectors, over (sum of weights) ** ``power``.
+
+    **Source**: power 1 is the mean of FastText-like models, 0.5 that of FISM (Kabbur et al., 2013).
+
+    Attributes:
+        power: 0 sums, 1 averages.
+        inputs: (n, d) vectors to sum where they are not the item vectors themselves.
+    """
+
+    power: float = 1.0
+    inputs: Table | None = None
+    kind: ClassVar[str] = "linear"
+
+    def project(self, queries: Queries, items: Table) -> F32:
+        """Return (B, d) float32 vectors; an empty history gives zeros. O(nnz d)."""
+        history, table = queries.history, items if self.inputs is None else self.inputs
+        sums = np.zeros((len(queries), items.shape[1]), np.float32)
+        filled = np.flatnonzero(history.lengths)
+        if len(filled):
+            scaled = table.rows(history.indices) * self._weights(queries)[:, None]
+            sums[filled] = np.add.reduceat(scaled, history.indptr[filled], axis=0)
+        return sums
+
+    def parts(self, queries: Queries, items: Table, at: NDArray[np.int32]) -> F32 | None:
+        """Return the exact part of each event: its scaled weight times the product of the two."""
+        history, table = queries.history, items if self.inputs is None else self.inputs
+        target = items.rows(at)[history.row_numbers()]
+        product = np.einsum("ij,ij->i", table.rows(history.indices), target)
+        return product * self._weights(queries)  # type: ignore[no-any-return]
+
+    def _weights(self, queries: Queries) -> F32:
+        history = queries.history
+        weight = history.weights()
+        total = np.bincount(history.row_numbers(), weight, len(queries))
+        with np.errstate(divide="ignore"):
+            scale = np.where(total > 0, total**-self.power, 0).astype(np.float32)
+        return weight * scale[history.row_numbers()]
+
+    def tables(self) -> Mapping[str, Table]:
+        """Return every parameter by name."""
+        return {} if self.inputs is None else {"inputs": self.inputs}
+
+    def with_tables(self, tables: Mapping[str, Table]) -> LinearFold:
+        """Return the same projection over other storages."""
+        return LinearFold(self.power, tables.get("inputs"))
+
+    def config(self) -> dict[str, Any]:
+        """Return every number that is no table."""
+        return {"power": self.power}
+
+
+@dataclass(frozen=True, eq=False)
+class Lookup:
+    """A stored vector for each known user; the mean of the history's item vectors for others.
+
+    Attributes:
+        users: (num_users, d) table.
+    """
+
+    users: Table
+    kind: ClassVar[str] = "lookup"
+
+    def project(self, queries: Queries, items: Table) -> F32:
+        """Return (B, d) float32 vectors. O(B d), and O(nnz d) for the unknown."""
+        row = queries.user_row
+        known = (row >= 0) & (row < self.users.shape[0])
+        vectors = np.zeros((len(queries), items.shape[1]), np.float32)
+        vectors[known] = self.users.rows(row[known])
+        if not known.all():
+            vectors[~known] = LinearFold().project(queries, items)[~known]
+        return vectors
+
+    def parts(self, queries: Queries, items: Table, at: NDArray[np.int32]) -> F32 | None:
+        """Return None: a stored vector does not say which event it came from."""
+        return None
+
+    def tables(self) -> Mapping[str, Table]:
+        """Return every parameter by name."""
+        return {"users": self.users}
+
+    def with_tables(self, tables: Mapping[str, Table]) -> Lookup:
+        """Return the same projection over other storages."""
+        return Lookup(tables["users"])
+
+    def config(self) -> dict[str, Any]:
+        """Return nothing: there is no number beside the table."""
+        return {}
+
+
+@dataclass(frozen=True, eq=False)
+class IALSFold:
+    """The exact least-squares vector of a history among fixed item vectors Y.
+
+    The vector solves A x = sum_j w_j y_j over the history, where
+    A = sum_j w_j y_j y_j^T + unobserved_weight G + reg (count + unobserved_weight n)^reg_exponent I
+    with G = Y^T Y.
+
+    **Source**: Rendle et al., "Revisiting the Performance of iALS" (2021), equations 2 and 5.
+
+    Attributes:
+        gram: (d, d) table, the item vectors' G.
+        unobserved_weight: weight of every pair that was not observed.
+        reg: L2 strength.
+        reg_exponent: 0 is the classic objective, 1 scales with the events of the user.
+    """
+
+    gram: Table
+    unobserved_weight: float
+    reg: float
+    reg_exponent: float
+    kind: ClassVar[str] = "ials"
+
+    def project(self, queries: Queries, items: Table) -> F32:
+        """Return (B, d) float32 vectors; an empty history gives zeros. O(nnz d^2 + B d^3)."""
+        vectors = np.zeros((len(queries), items.shape[1]), np.float32)
+        for b, (system, weighted) in enumerate(self._systems(queries, items)):
+            vectors[b] = np.linalg.solve(system, weighted.sum(0))
+        return vectors
+
+    def parts(self, queries: Queries, items: Table, at: NDArray[np.int32]) -> F32 | None:
+        """Return the exact part of each event: w_j y_j^T A^-1 y_i. O(nnz d^2 + B d^3)."""
+        target = items.rows(at)
+        parts = [
+            weighted @ np.linalg.solve(system, target[b])
+            for b, (system, weighted) in enumerate(self._systems(queries, items))
+        ]
+        return np.concatenate([*parts, np.empty(0)]).astype(np.float32)
+
+    def _systems(self, queries: Queries, items: Table) -> Iterator[tuple[Any, Any]]:
+        """Yield A (d, d) and w_j y_j (len, d) of each query, in float64."""
+        history, weights = queries.history, queries.history.weights()
+        gram = self.gram.dense().astype(np.float64) * self.unobserved_weight
+        for start, stop in zip(history.indptr[:-1], history.indptr[1:], strict=True):
+            vectors = items.rows(history.indices[start:stop]).astype(np.float64)
+            weighted = weights[start:stop, None] * vectors
+            count = stop - start + self.unobserved_weight * items.shape[0]
+            ridge = self.reg * count**self.reg_exponent
+            yield gram + weighted.T @ vectors + ridge * np.eye(len(gram)), weighted
+
+    def tables(self) -> Mapping[str, Table]:
+        """Return every parameter by name."""
+        return {"gram": self.gram}
+
+    def with_tables(self, tables: Mapping[str, Table]) -> IALSFold:
+        """Return the same projection over other storages."""
+        return replace(self, gram=tables["gram"])
+
+    def config(self) -> dict[str, Any]:
+        """Return every number that is no table."""
+        names = ("unobserved_weight", "reg", "reg_exponent")
+        return {name: getattr(self, name) for name in names}
+
+
+def projection_from(config: Mapping[str, Any], tables: Mapping[str, Table]) -> Projection:
+    """Return the projection that a bundle stored.
+
+    Raises:
+        BundleError: of a kind that this version does not know.
+    """
+    numbers = {name: config[name] for name in config if name != "kind"}
+    match config["kind"]:
+        case "linear":
+            return LinearFold(numbers["power"], tables.get("inputs"))
+        case "lookup":
+            return Lookup(tables["users"])
+        case "ials":
+            return IALSFold(tables["gram"], **numbers)
+        case other:
+            raise BundleError(
+                f"the projection is of kind {other!r}: expected ials, linear or lookup; "
+                "load the bundle with the version that wrote it"
+            )

@@ -1,0 +1,64 @@
+"""The kinds of scorer that a bundle may hold, by name; each is imported when it is met."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from martlet.core import BundleError, Scorer
+from martlet.scorers.table import Table
+
+KINDS = {
+    "popular": "martlet.scorers.popular:Popular",
+    "factors": "martlet.scorers.factors:Factors",
+    "item_item": "martlet.scorers.item_item:ItemItem",
+    "network": "martlet.scorers.network:Network",
+    "ranker": "martlet.scorers.network:Ranker",
+    "cascade": "martlet.scorers.cascade:Cascade",
+}
+
+
+@runtime_checkable
+class Stored(Scorer, Protocol):
+    """A scorer that a bundle can hold: tables, plain JSON, and perhaps files beside them.
+
+    One with files has ``save_files(folder)`` too; ``from_parts`` is given the folder.
+    """
+
+    @property
+    def kind(self) -> str:
+        """Name in ``KINDS``."""
+
+    def config(self) -> dict[str, Any]:
+        """Return what ``from_parts`` needs beside the tables and the files, as plain JSON."""
+
+    @staticmethod
+    def from_parts(config: Mapping[str, Any], tables: Mapping[str, Table], files: Path) -> Scorer:
+        """Return the scorer that ``config``, ``tables`` and ``save_files`` described."""
+
+
+def scorer_from(
+    kind: str, config: Mapping[str, Any], tables: Mapping[str, Table], files: Path
+) -> Stored:
+    """Return the scorer of ``kind`` that a bundle stored.
+
+    Raises:
+        BundleError: a kind that this version does not know.
+    """
+    if kind not in KINDS:
+        raise BundleError(
+            f"the scorer is of kind {kind!r}: expected one of {', '.join(KINDS)}; "
+            "load the bundle with the version that wrote it"
+        )
+    module, name = KINDS[kind].split(":")
+    found: Stored = getattr(import_module(module), name).from_parts(config, tables, files)
+    return found
+
+
+def save_files(scorer: Scorer, folder: Path) -> None:
+    """Write what a scorer keeps beside its tables, if anything, into ``folder``."""
+    write = getattr(scorer, "save_files", None)
+    if write is not None:
+        write(folder)

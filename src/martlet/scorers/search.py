@@ -1,0 +1,85 @@
+"""The best items of a vector by inner product: over the table itself, or through an index."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from martlet.core import CSR, Queries, Ranking, best, num_threads
+from martlet.scorers.shown import check_k
+from martlet.scorers.table import Table, blocks
+
+if TYPE_CHECKING:
+    from martlet.scorers.index import Index
+
+F32 = NDArray[np.float32]
+
+
+def topk_vectors(
+    vectors: F32, items: Table, queries: Queries, k: int, index: Index | None = None
+) -> Ranking:
+    """Return the k items of largest product with each (B, d) vector that its query may be shown.
+
+    With an index, a query that the index leaves short, and any batch with ``allow``, is searched
+    exactly. Exact: O(B n d). ``queries.candidates`` is the caller's to handle.
+
+    Raises:
+        QueryError: ``k`` is below 1.
+    """
+    check_k(k)
+    if not len(queries):
+        return Ranking(np.empty((0, k), np.int32), np.empty((0, k), np.float32))
+    hidden = queries.hidden()
+    if index is None or queries.allow is not None:
+        return _exact(vectors, items, k, hidden, queries.allow)
+    depth = min(items.shape[0], k + int(hidden.lengths.max()))
+    rows, scores = index.search(vectors, depth)
+    shown = _drop(rows, hidden)
+    ranking = best(scores, shown, k)
+    wanted = np.minimum(k, items.shape[0] - hidden.lengths)
+    short = np.flatnonzero((ranking.item_row >= 0).sum(1) < wanted)
+    if len(short):
+        again = _exact(vectors[short], items, k, hidden.take(short), None)
+        ranking.item_row[short], ranking.score[short] = again.item_row, again.score
+    return ranking
+
+
+def _exact(
+    vectors: F32, items: Table, k: int, hidden: CSR, allow: NDArray[np.bool_] | None
+) -> Ranking:
+    from martlet.kernels.topk import topk_dot
+
+    some = hidden if hidden.nnz else None
+    if items.storage == "fp32":
+        return Ranking(*topk_dot(vectors, items.transposed, k, some, allow, num_threads()))
+    found: list[tuple[Any, Any]] = []
+    for start, stop in blocks(*items.shape):
+        # Widened block by block, so that a table kept small on disk stays small in memory.
+        wide = np.ascontiguousarray(items.rows(slice(start, stop)).T)
+        part = None if allow is None else allow[start:stop]
+        inside = _columns(hidden, start, stop) if hidden.nnz else None
+        rows, scores = topk_dot(vectors, wide, k, inside, part, num_threads(), first_row=start)
+        found.append((rows, scores))
+    if len(found) == 1:
+        return Ranking(*found[0])
+    rows, scores = (np.concatenate(part, axis=1) for part in zip(*found, strict=True))
+    return best(scores, rows, k)
+
+
+def _columns(csr: CSR, start: int, stop: int) -> CSR:
+    """Return the entries of columns ``start`` to ``stop``, counted from ``start``."""
+    keep = (csr.indices >= start) & (csr.indices < stop)
+    indptr = np.concatenate([[0], np.cumsum(keep)])[csr.indptr]
+    return CSR(indptr, csr.indices[keep] - np.int32(start), None, stop - start)
+
+
+def _drop(rows: NDArray[np.int32], hidden: CSR) -> NDArray[np.int32]:
+    """Return (B, m) rows with -1 in the place of what the query's hidden row holds."""
+    if not hidden.nnz:
+        return rows
+    line = np.arange(len(rows), dtype=np.int64)[:, None] * hidden.num_cols
+    key = hidden.row_numbers().astype(np.int64) * hidden.num_cols + hidden.indices
+    at = np.minimum(np.searchsorted(key, line + rows), len(key) - 1)
+    return np.where((rows < 0) | (key[at] == line + rows), np.int32(-1), rows)
