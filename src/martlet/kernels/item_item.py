@@ -1,0 +1,217 @@
+"""Item-to-item arithmetic: the nearest items of every item, and the best items of a history."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit, prange
+from numpy.typing import NDArray
+
+from martlet.core import CSR, best
+from martlet.kernels.select import offer, pop_all
+
+F32 = NDArray[np.float32]
+TILE = 8  # queries that share one reading of the low-rank table; each always sits in a full tile
+
+
+def neighbours(
+    matrix: CSR,
+    top: int,
+    *,
+    norm: F32 | None = None,
+    shrink: float = 0.0,
+    diagonal: bool = False,
+    num_threads: int = 1,
+) -> CSR:
+    """Return the ``top`` largest entries of each row of X^T X, divided by norms; rows rising.
+
+    Entry (i, j) is ``(X^T X)[i, j] / (norm[i] norm[j] + shrink)``; ties by ``tie_key``; pairs that
+    no row of X joins are not stored.
+
+    Args:
+        matrix: X, (num_users x n) CSR with each pair once.
+        top: entries kept a row.
+        norm: (n,) float32 lengths to divide by; None divides by nothing.
+        shrink: added to the product of norms, so that rare pairs count less.
+        diagonal: whether (i, i) competes.
+        num_threads: threads over items.
+
+    Returns:
+        (n x n) CSR float32. O(sum over users of |history|^2) time, O(n top + threads n) memory.
+    """
+    n = matrix.num_cols
+    top = min(top, n)
+    users_of = matrix.transpose()
+    rows = np.full((n, top), -1, np.int32)
+    values = np.zeros((n, top), np.float32)
+    _neighbours(
+        (users_of.indptr, users_of.indices, users_of.weights()),
+        (matrix.indptr, matrix.indices, matrix.weights()),
+        np.ones(0, np.float32) if norm is None else norm.astype(np.float32),
+        np.float32(shrink),
+        diagonal,
+        rows,
+        values,
+        num_threads,
+    )
+    kept = rows >= 0
+    indptr = np.concatenate([[0], np.cumsum(kept.sum(1))]).astype(np.int64)
+    return CSR(indptr, rows[kept], values[kept], n)
+
+
+@njit(cache=True, nogil=True, parallel=True)  # type: ignore[untyped-decorator]
+def _neighbours(  # type: ignore[no-untyped-def]
+    users_of, items_of, norm, shrink, diagonal, rows, values, num_threads
+):
+    n, top = rows.shape
+    for thread in prange(num_threads):
+        total = np.zeros(n, np.float32)
+        touched = np.empty(n, np.int32)
+        heap_row = np.empty(top, np.int32)
+        heap_score = np.empty(top, np.float32)
+        for i in range(thread, n, num_threads):
+            met = 0
+            for a in range(users_of[0][i], users_of[0][i + 1]):
+                user, weight = users_of[1][a], users_of[2][a]
+                for b in range(items_of[0][user], items_of[0][user + 1]):
+                    j = items_of[1][b]
+                    if total[j] == 0:
+                        touched[met] = j
+                        met += 1
+                    total[j] += weight * items_of[2][b]
+            size = 0
+            for at in range(met):
+                j = touched[at]
+                value = total[j]
+                total[j] = 0
+                if len(norm):
+                    value = value / (norm[i] * norm[j] + shrink)
+                if diagonal or j != i:
+                    size = offer(heap_score, heap_row, size, value, j)
+            order = np.argsort(heap_row[:size])
+            rows[i, :size] = heap_row[:size][order]
+            values[i, :size] = heap_score[:size][order]
+
+
+def topk_item_item(
+    history: CSR,
+    weights: CSR,
+    k: int,
+    hidden: CSR,
+    allow: NDArray[np.bool_] | None = None,
+    *,
+    scale: F32 | None = None,
+    low_rank: tuple[NDArray[Any], F32, F32] | None = None,
+    num_threads: int = 1,
+) -> tuple[NDArray[np.int32], F32]:
+    """Return the k best items of each history: score = h S + ((h * left) U) U^T * right.
+
+    The same digits whatever the batch and the threads: a query's sums run in the order of its
+    history, and the low-rank part always works on a full tile of ``TILE`` queries.
+
+    Args:
+        history: (B x n) CSR, each item once a row.
+        weights: S, (n x n) CSR, row = item of the history; values float32 or int8 codes.
+        k: places of each list; beyond the catalogue it is padded.
+        hidden: (B x n) CSR of items not to show.
+        allow: (n,) bool of the items that may be shown, or None.
+        scale: (n,) float32, what the codes of each row of S count; None for float32 values.
+        low_rank: U (n, r) float32 or int8, left (n,) and right (n,) float32; or None.
+        num_threads: threads over tiles of queries.
+
+    Returns:
+        (B, k) int32 rows and float32 scores, padded with -1 and -inf.
+        O(B (entries met + n r + n)) time, O(threads TILE n) memory beside the arguments.
+    """
+    n, size = weights.num_cols, history.num_rows
+    rows = np.full((size, k), -1, np.int32)
+    scores = np.full((size, k), -np.inf, np.float32)
+    values = weights.weights()
+    if low_rank is None:
+        low_rank = np.empty((n, 0), values.dtype), np.empty(0, np.float32), np.empty(0, np.float32)
+    _topk(
+        (history.indptr, history.indices, history.weights()),
+        (weights.indptr, weights.indices, values),
+        np.empty(0, np.float32) if scale is None else scale,
+        *low_rank,
+        (hidden.indptr, hidden.indices),
+        np.empty(0, np.bool_) if allow is None else allow,
+        rows,
+        scores,
+        num_threads,
+    )
+    return rows, scores
+
+
+def topk_item_item_reference(
+    history: F32, weights: F32, low_rank: F32, k: int, hidden: NDArray[np.bool_]
+) -> tuple[NDArray[np.int32], F32]:
+    """Return the same from dense (B, n) histories, (n, n) weights and (n, n) low-rank product."""
+    scores = np.where(hidden, np.float32(-np.inf), history @ weights + history @ low_rank)
+    ranking = best(scores, np.arange(weights.shape[1], dtype=np.int32)[None], k)
+    return ranking.item_row, ranking.score
+
+
+# Sums may be reassociated and fused, the same way for every query; NaN and infinity keep their
+# meaning, for they are what the selection drops.
+@njit(cache=True, nogil=True, parallel=True, fastmath={"reassoc", "contract", "nsz"})  # type: ignore[untyped-decorator]
+def _topk(  # type: ignore[no-untyped-def]
+    history, weights, scale, u, left, right, hidden, allow, rows, scores, num_threads
+):
+    size, k = rows.shape
+    n, rank = u.shape
+    for thread in prange(num_threads):
+        total = np.empty((TILE, n), np.float32)
+        z = np.empty((TILE, rank), np.float32)
+        for start in range(thread * TILE, size, num_threads * TILE):
+            stop = min(size, start + TILE)
+            total[:] = 0
+            z[:] = 0
+            for q in range(start, stop):
+                mine, own = total[q - start], z[q - start]
+                for a in range(history[0][q], history[0][q + 1]):
+                    j, w = history[1][a], history[2][a]
+                    step = w * scale[j] if len(scale) else w
+                    for b in range(weights[0][j], weights[0][j + 1]):
+                        mine[weights[1][b]] += step * np.float32(weights[2][b])
+                    if rank:
+                        step = w * left[j]
+                        for d in range(rank):
+                            own[d] += step * np.float32(u[j, d])
+            if rank:
+                _add_low_rank(total, z, u, right)
+            for q in range(start, stop):
+                mine = total[q - start]
+                for a in range(hidden[0][q], hidden[0][q + 1]):
+                    mine[hidden[1][a]] = -np.inf
+                found = 0
+                for i in range(n):
+                    if mine[i] > -np.inf and (len(allow) == 0 or allow[i]):
+                        found = offer(scores[q], rows[q], found, mine[i], i)
+                pop_all(scores[q], rows[q], found)
+
+
+@njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz"})  # type: ignore[untyped-decorator]
+def _add_low_rank(total, z, u, right):  # type: ignore[no-untyped-def]
+    n, rank = u.shape
+    for i in range(n):
+        s0 = s1 = s2 = s3 = s4 = s5 = s6 = s7 = np.float32(0)
+        for d in range(rank):
+            v = np.float32(u[i, d])
+            s0 += v * z[0, d]
+            s1 += v * z[1, d]
+            s2 += v * z[2, d]
+            s3 += v * z[3, d]
+            s4 += v * z[4, d]
+            s5 += v * z[5, d]
+            s6 += v * z[6, d]
+            s7 += v * z[7, d]
+        total[0, i] += right[i] * s0
+        total[1, i] += right[i] * s1
+        total[2, i] += right[i] * s2
+        total[3, i] += right[i] * s3
+        total[4, i] += right[i] * s4
+        total[5, i] += right[i] * s5
+        total[6, i] += right[i] * s6
+        total[7, i] += right[i] * s7
