@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,14 +59,21 @@ class CSR:
         """(nnz,) int32: the row number of each entry."""
         return np.repeat(np.arange(self.num_rows, dtype=np.int32), self.lengths)
 
-    def take(self, rows: NDArray[np.integer]) -> CSR:
-        """Return the given rows, in that order; row -1 becomes an empty row."""
+    def positions(self, rows: NDArray[np.integer]) -> tuple[NDArray[np.int64], Any]:
+        """Return the offsets of ``take(rows)`` and where its entries lie: an array or a slice."""
+        if len(rows) == 1 and rows[0] >= 0:
+            start, stop = self.indptr[rows[0]], self.indptr[rows[0] + 1]
+            return np.array([0, stop - start], np.int64), slice(start, stop)
         rows = np.asarray(rows, np.int64)
         known = rows >= 0
         start = np.where(known, self.indptr[rows], 0)
         length = np.where(known, self.indptr[rows + 1] - start, 0)
         indptr = np.concatenate([[0], np.cumsum(length)])
-        at = np.arange(indptr[-1]) + np.repeat(start - indptr[:-1], length)
+        return indptr, np.arange(indptr[-1]) + np.repeat(start - indptr[:-1], length)
+
+    def take(self, rows: NDArray[np.integer]) -> CSR:
+        """Return the given rows, in that order; row -1 becomes an empty row."""
+        indptr, at = self.positions(rows)
         values = None if self.values is None else self.values[at]
         return CSR(indptr, self.indices[at], values, self.num_cols)
 

@@ -51,6 +51,15 @@ class Factors:
         """Return the (B, d) float32 vectors of the users, the same whatever the batch."""
         return self.projection.project(queries, self.items)
 
+    def knows(self, queries: Queries) -> NDArray[np.bool_]:
+        """Return (B,) bool: the queries that have a vector."""
+        return self.projection.knows(queries)
+
+    @property
+    def extra_bytes(self) -> int:
+        """Bytes of the index."""
+        return 0 if self.index is None else self.index.nbytes
+
     def topk(self, queries: Queries, k: int) -> Ranking:
         """Return the k items of largest product that each query may be shown. O(B n d).
 

@@ -25,6 +25,9 @@ class Projection(Protocol):
     def project(self, queries: Queries, items: Table) -> F32:
         """Return (B, d) float32 vectors, the same whatever the batch."""
 
+    def knows(self, queries: Queries) -> NDArray[np.bool_]:
+        """Return (B,) bool: the queries that have more to go by than zeros."""
+
     def parts(self, queries: Queries, items: Table, at: NDArray[np.int32]) -> F32 | None:
         """Return what each event adds to the score of item ``at[b]``: (history.nnz,) float32.
 
@@ -65,6 +68,10 @@ class LinearFold:
             scaled = table.rows(history.indices) * self._weights(queries)[:, None]
             sums[filled] = np.add.reduceat(scaled, history.indptr[filled], axis=0)
         return sums
+
+    def knows(self, queries: Queries) -> NDArray[np.bool_]:
+        """Return (B,) bool: the queries with a history."""
+        return queries.history.lengths > 0
 
     def parts(self, queries: Queries, items: Table, at: NDArray[np.int32]) -> F32 | None:
         """Return the exact part of each event: its scaled weight times the product of the two."""
@@ -115,6 +122,11 @@ class Lookup:
             vectors[~known] = LinearFold().project(queries, items)[~known]
         return vectors
 
+    def knows(self, queries: Queries) -> NDArray[np.bool_]:
+        """Return (B,) bool: the queries with a stored vector or a history."""
+        row = queries.user_row
+        return ((row >= 0) & (row < self.users.shape[0])) | (queries.history.lengths > 0)
+
     def parts(self, queries: Queries, items: Table, at: NDArray[np.int32]) -> F32 | None:
         """Return None: a stored vector does not say which event it came from."""
         return None
@@ -161,6 +173,10 @@ class IALSFold:
         for b, (system, weighted) in enumerate(self._systems(queries, items)):
             vectors[b] = np.linalg.solve(system, weighted.sum(0))
         return vectors
+
+    def knows(self, queries: Queries) -> NDArray[np.bool_]:
+        """Return (B,) bool: the queries with a history."""
+        return queries.history.lengths > 0
 
     def parts(self, queries: Queries, items: Table, at: NDArray[np.int32]) -> F32 | None:
         """Return the exact part of each event: w_j y_j^T A^-1 y_i. O(nnz d^2 + B d^3)."""

@@ -7,7 +7,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from martlet.core import BundleError, Scorer
+import numpy as np
+from numpy.typing import NDArray
+
+from martlet.core import BundleError, Queries, Scorer
 from martlet.scorers.table import Table
 
 KINDS = {
@@ -55,6 +58,16 @@ def scorer_from(
     module, name = KINDS[kind].split(":")
     found: Stored = getattr(import_module(module), name).from_parts(config, tables, files)
     return found
+
+
+def knows(scorer: Scorer, queries: Queries) -> NDArray[np.bool_]:
+    """Return (B,) bool: the queries that the scorer knows something of.
+
+    Those with a history, unless the scorer has a word of its own (``knows``) on it.
+    """
+    own = getattr(scorer, "knows", None)
+    known: NDArray[np.bool_] = queries.history.lengths > 0 if own is None else own(queries)
+    return known
 
 
 def save_files(scorer: Scorer, folder: Path) -> None:

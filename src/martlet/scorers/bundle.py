@@ -1,0 +1,317 @@
+"""All that an answer needs: scorer, vocabularies, histories, catalogue, and their lineage."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from martlet.core import (
+    CSR,
+    Column,
+    Queries,
+    QueryError,
+    Ranking,
+    Reason,
+    Text,
+    Vocabulary,
+    new_folder,
+)
+from martlet.core.queries import Seen
+from martlet.scorers.popular import Popular
+from martlet.scorers.registry import Stored, knows
+from martlet.scorers.saved import read_bundle, write_bundle
+from martlet.scorers.shown import check_k
+from martlet.scorers.table import Table
+
+Id = str | int
+
+
+class Recommendation(NamedTuple):
+    """The answer for one user, best item first.
+
+    Attributes:
+        user_id: None where a history was given in place of a user.
+        item_ids: at most k; fewer where no more may be shown.
+        scores: one an item, in the scorer's own unit.
+        fallback: True where nothing is known of the user and popularity stands in.
+        num_ignored: ids of the given history that the catalogue does not know.
+    """
+
+    user_id: str | None
+    item_ids: list[str]
+    scores: list[float]
+    fallback: bool
+    num_ignored: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Bundle:
+    """A scorer with everything that turns outside ids into answers.
+
+    Attributes:
+        scorer: any of the five.
+        users: vocabulary of the users.
+        items: vocabulary of the items.
+        histories: (num_users x num_items) CSR, each user's events in time order.
+        popularity: (num_items,) float32, the fallback's scores.
+        history_time_s: (nnz,) int64 aligned with the histories, or None.
+        catalogue: item columns by name; "title" is used in explanations.
+        lineage: plain JSON; first how it was fitted, then a line a transform.
+    """
+
+    scorer: Stored
+    users: Vocabulary
+    items: Vocabulary
+    histories: CSR
+    popularity: NDArray[np.float32]
+    history_time_s: NDArray[np.int64] | None = None
+    catalogue: Mapping[str, Column] = field(default_factory=dict)
+    lineage: tuple[Mapping[str, Any], ...] = ()
+
+    def queries(
+        self,
+        user_ids: Sequence[Id] | None = None,
+        *,
+        histories: Sequence[Sequence[Id]] | None = None,
+        candidates: Sequence[Id] | None = None,
+        exclude: Sequence[Id] | None = None,
+        allow: NDArray[np.bool_] | None = None,
+        seen: Seen = "hide",
+    ) -> Queries:
+        """Return the batch for users of the bundle, or for histories given as item ids.
+
+        An unknown user has an empty history; an unknown item id is left out. ``candidates`` and
+        ``exclude`` hold for every query of the batch; ``allow`` is (num_items,) bool.
+
+        Raises:
+            QueryError: neither or both of users and histories, or a part of the wrong size.
+        """
+        if (user_ids is None) == (histories is None):
+            raise QueryError("expected either user ids or histories of item ids")
+        time_s, row = None, None
+        if user_ids is not None:
+            row = self.users.rows(user_ids)
+            indptr, at = self.histories.positions(row)
+            weights = self.histories.values
+            history = CSR(
+                indptr,
+                self.histories.indices[at],
+                None if weights is None else weights[at],
+                len(self.items),
+            )
+            if self.history_time_s is not None:
+                time_s = self.history_time_s[at]
+        else:
+            rows = [self.items.rows(ids) for ids in histories or ()]
+            history = CSR.from_rows([row[row >= 0] for row in rows], len(self.items))
+        return Queries.of(
+            history,
+            row,
+            time_s=time_s,
+            candidates=self._same(candidates, len(history.indptr) - 1),
+            exclude=self._same(exclude, len(history.indptr) - 1),
+            allow=allow,
+            seen=seen,
+        )
+
+    def _same(self, ids: Sequence[Id] | None, size: int) -> CSR | None:
+        """Return ``size`` equal rows of the known ones of ``ids``."""
+        if ids is None:
+            return None
+        rows = np.unique(self.items.rows(ids))
+        return CSR.from_rows([rows[rows >= 0]] * size, len(self.items))
+
+    def topk(self, queries: Queries, k: int) -> tuple[Ranking, NDArray[np.bool_]]:
+        """Return the ranking of a batch, and (B,) bool: which of it popularity stands in for."""
+        known = knows(self.scorer, queries)
+        if known.all():
+            return self.scorer.topk(queries, k), ~known
+        popular = self._popular.topk(queries, k)
+        if not known.any():
+            return popular, ~known
+        ranking = self.scorer.topk(queries, k)
+        choose = known[:, None]
+        return (
+            Ranking(
+                np.where(choose, ranking.item_row, popular.item_row),
+                np.where(choose, ranking.score, popular.score),
+            ),
+            ~known,
+        )
+
+    @cached_property
+    def _popular(self) -> Popular:
+        return Popular(Table.of(self.popularity))
+
+    def recommend(
+        self,
+        user_ids: Sequence[Id] | None = None,
+        k: int = 10,
+        *,
+        histories: Sequence[Sequence[Id]] | None = None,
+        candidates: Sequence[Id] | None = None,
+        exclude: Sequence[Id] | None = None,
+        allow: NDArray[np.bool_] | None = None,
+        seen: Seen = "hide",
+    ) -> list[Recommendation]:
+        """Return the k best items of each user, or of each history; arguments as in ``queries``.
+
+        A user of whom nothing is known gets popularity, marked ``fallback``.
+
+        Raises:
+            QueryError: ``k`` is below 1, or as in ``queries``.
+        """
+        check_k(k)
+        queries = self.queries(
+            user_ids,
+            histories=histories,
+            candidates=candidates,
+            exclude=exclude,
+            allow=allow,
+            seen=seen,
+        )
+        if not len(queries):
+            return []
+        names = [None] * len(queries) if user_ids is None else [str(user) for user in user_ids]
+        ignored = [0] * len(queries)
+        if histories is not None:
+            lengths = queries.history.lengths.tolist()
+            ignored = [len(h) - n for h, n in zip(histories, lengths, strict=True)]
+        ranking, fallback = self.topk(queries, k)
+        ids = self.items.ids
+        answer = []
+        for name, rows, scores, fell, unknown in zip(
+            names,
+            ranking.item_row.tolist(),
+            ranking.score.tolist(),
+            fallback.tolist(),
+            ignored,
+            strict=True,
+        ):
+            size = k if rows[-1] >= 0 else rows.index(-1)
+            shown = [ids[row] for row in rows[:size]]
+            answer.append(Recommendation(name, shown, scores[:size], fell, unknown))
+        return answer
+
+    def recommend_all(
+        self,
+        k: int = 10,
+        *,
+        batch: int = 1024,
+        allow: NDArray[np.bool_] | None = None,
+        seen: Seen = "hide",
+    ) -> Iterator[list[Recommendation]]:
+        """Yield the answers of every user in the order of the vocabulary, ``batch`` at a time."""
+        for start in range(0, len(self.users), batch):
+            rows = np.arange(start, min(start + batch, len(self.users)))
+            yield self.recommend(self.users.names(rows), k, allow=allow, seen=seen)
+
+    def similar(self, item_id: Id, k: int = 10) -> list[tuple[str, float]]:
+        """Return the k items nearest to one, with their scores, itself left out.
+
+        By cosine of the item vectors where the scorer has them, else as the answer to a history of
+        that one item.
+
+        Raises:
+            QueryError: the item is unknown, or ``k`` is below 1.
+        """
+        check_k(k)
+        row = self._item_row(item_id)
+        by_vector = getattr(self.scorer, "similar", None)
+        if by_vector is not None:
+            ranking: Ranking = by_vector(row, k)
+        else:
+            ranking = self.scorer.topk(self.queries(histories=[[item_id]]), k)
+        found = zip(ranking.item_row[0].tolist(), ranking.score[0].tolist(), strict=True)
+        return [(self.items.ids[row], score) for row, score in found if row >= 0]
+
+    def explain(self, user_id: Id, item_id: Id) -> list[Reason]:
+        """Return why the user would be shown the item, the largest share of its score first.
+
+        Raises:
+            QueryError: the item is unknown.
+        """
+        row = self._item_row(item_id)
+        queries = self.queries([user_id])
+        if not knows(self.scorer, queries)[0]:
+            return [Reason(-1, 1.0, "popular with everyone (nothing is known of this user)")]
+        reasons = self.scorer.explain(queries, np.array([row], np.int32))[0]
+        return [
+            reason
+            if reason.item_row < 0
+            else reason._replace(
+                words=f"with {self.title(reason.item_row)!r} in the history ({reason.share:.0%})"
+            )
+            for reason in reasons
+        ]
+
+    def title(self, item_row: int) -> str:
+        """Return the item's title where the catalogue has one, else its id."""
+        titles = self.catalogue.get("title")
+        text = titles[item_row] if isinstance(titles, Text) else ""
+        return text or self.items.ids[item_row]
+
+    def _item_row(self, item_id: Id) -> int:
+        row = self.items.row(item_id)
+        if row < 0:
+            raise QueryError(
+                f"the item {item_id!r} is unknown: expected one of the bundle's {len(self.items)}"
+            )
+        return row
+
+    def then(self, scorer: Stored, line: Mapping[str, Any]) -> Bundle:
+        """Return the bundle with another scorer and a lineage that grew by ``line``."""
+        return replace(self, scorer=scorer, lineage=(*self.lineage, dict(line)))
+
+    @property
+    def id(self) -> str:
+        """SHA-256 of everything that ``save`` writes."""
+        return str(self.manifest["id"])
+
+    @property
+    def scoring_bytes(self) -> int:
+        """Bytes that answering scans: the scorer's tables, its index and network."""
+        tables = sum(int(table.nbytes) for table in self.scorer.tables().values())
+        return tables + int(getattr(self.scorer, "extra_bytes", 0))
+
+    @property
+    def bundle_bytes(self) -> int:
+        """Bytes of the saved folder's files, the manifest left out."""
+        return int(sum(file["bytes"] for file in self.manifest["files"].values()))
+
+    @cached_property
+    def manifest(self) -> Mapping[str, Any]:
+        """What ``manifest.json`` holds; a bundle not yet saved is written once to find out."""
+        with tempfile.TemporaryDirectory(prefix="martlet-") as folder:
+            return write_bundle(Path(folder), self)
+
+    def save(self, folder: str | Path) -> None:
+        """Write the bundle as a folder, whole or not at all; one that is there is replaced.
+
+        Raises:
+            OutputError: the folder could not be written.
+        """
+        with new_folder(folder) as target:
+            self.__dict__["manifest"] = write_bundle(target, self)
+
+    @staticmethod
+    def load(folder: str | Path, *, verify: bool = True) -> Bundle:
+        """Read a saved bundle; its arrays are memory-mapped.
+
+        With ``verify`` the SHA-256 of every file is checked, and every offset and row number in
+        them: do so once, in the parent of the processes that serve.
+
+        Raises:
+            BundleError: the folder is no bundle, of another version, or damaged; names the file.
+        """
+        manifest, parts = read_bundle(Path(folder), verify=verify)
+        bundle = Bundle(**parts)
+        bundle.__dict__["manifest"] = manifest
+        return bundle
