@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 # are empty), for Python binds a package to its parent only then; the verbs below keep the names.
 import martlet.compress
 import martlet.measure
-import martlet.serve
+import martlet.serve  # noqa: F401
 
 if TYPE_CHECKING:
     from martlet.compress.compress import compress as compress

@@ -1,0 +1,31 @@
+"""The page at ``/``: what there is to ask."""
+
+PAGE = """<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width">
+<title>Martlet</title>
+<style>
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 44rem; margin: 3rem auto; padding: 0 1rem }
+dt { font-family: ui-monospace, monospace; margin-top: 1rem }
+@media (prefers-color-scheme: dark) { body { background: #111; color: #ddd } }
+</style>
+<h1>Martlet</h1>
+<p>This server recommends. It speaks JSON; an id in a path is percent-encoded.</p>
+<dl>
+<dt>GET /api/recommend/{user_id}?n=10</dt>
+<dd>The best items for a user; popular ones, marked <code>"fallback": true</code>, for a user
+without a history.</dd>
+<dt>POST /api/recommend</dt>
+<dd>The same for <code>{"user_id": ...}</code> or <code>{"history": [item ids]}</code>, with
+<code>n</code>, <code>exclude</code>, <code>candidates</code>, <code>seen</code> and
+<code>context</code>.</dd>
+<dt>GET /api/similar/{item_id}?n=10</dt>
+<dd>The items nearest to an item.</dd>
+<dt>GET /api/health/live, /api/health/ready</dt>
+<dd>Whether the process runs, and whether it answers.</dd>
+<dt>GET /metrics</dt>
+<dd>Counts and latencies for Prometheus.</dd>
+</dl>
+</html>
+""".encode()
