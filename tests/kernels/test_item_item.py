@@ -12,9 +12,7 @@ from martlet.kernels.item_item import neighbours, topk_item_item, topk_item_item
 def sparse(random, rows, cols, density=0.3):
     dense = np.where(random.random((rows, cols)) < density, random.integers(1, 4, (rows, cols)), 0)
     at = np.nonzero(dense)
-    return dense.astype(np.float32), CSR.from_pairs(
-        *at, dense[at].astype(np.float32), (rows, cols)
-    )
+    return dense.astype(np.float32), CSR.from_pairs(*at, dense[at].astype(np.float32), (rows, cols))
 
 
 def whole(random, shape):

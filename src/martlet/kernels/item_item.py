@@ -5,14 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit, prange
+from numba import njit
 from numpy.typing import NDArray
 
 from martlet.core import CSR, best
+from martlet.kernels.parallel import spread
 from martlet.kernels.select import offer, pop_all
 
 F32 = NDArray[np.float32]
 TILE = 8  # queries that share one reading of the low-rank table; each always sits in a full tile
+_NO_SCALE = np.empty(0, np.float32)
+_ALL = np.empty(0, np.bool_)
+_GRAIN = 256  # items that are worth a thread, and a buffer of n totals
 
 
 def neighbours(
@@ -42,56 +46,56 @@ def neighbours(
     """
     n = matrix.num_cols
     top = min(top, n)
-    users_of = matrix.transpose()
+    users_of = parts(matrix.transpose())
+    items_of = parts(matrix)
     rows = np.full((n, top), -1, np.int32)
     values = np.zeros((n, top), np.float32)
-    _neighbours(
-        (users_of.indptr, users_of.indices, users_of.weights()),
-        (matrix.indptr, matrix.indices, matrix.weights()),
-        np.ones(0, np.float32) if norm is None else norm.astype(np.float32),
-        np.float32(shrink),
-        diagonal,
-        rows,
-        values,
-        num_threads,
-    )
+    lengths = _NO_SCALE if norm is None else frozen(norm.astype(np.float32))
+
+    def items(start: int, stop: int) -> None:
+        _neighbours(
+            users_of, items_of, lengths, np.float32(shrink), diagonal, rows, values, start, stop
+        )
+
+    spread(items, n, num_threads, _GRAIN)
     kept = rows >= 0
     indptr = np.concatenate([[0], np.cumsum(kept.sum(1))]).astype(np.int64)
     return CSR(indptr, rows[kept], values[kept], n)
 
 
-@njit(cache=True, nogil=True, parallel=True)  # type: ignore[untyped-decorator]
-def _neighbours(  # type: ignore[no-untyped-def]
-    users_of, items_of, norm, shrink, diagonal, rows, values, num_threads
-):
+@njit(cache=True, nogil=True)
+def _neighbours(
+    users_of: Any, items_of: Any, norm: Any, shrink: Any, diagonal: bool,
+    rows: Any, values: Any, start: int, stop: int,
+) -> None:  # fmt: skip
+    """Fill rows ``start:stop`` of the (n, top) neighbours; one heap and one buffer of totals."""
     n, top = rows.shape
-    for thread in prange(num_threads):
-        total = np.zeros(n, np.float32)
-        touched = np.empty(n, np.int32)
-        heap_row = np.empty(top, np.int32)
-        heap_score = np.empty(top, np.float32)
-        for i in range(thread, n, num_threads):
-            met = 0
-            for a in range(users_of[0][i], users_of[0][i + 1]):
-                user, weight = users_of[1][a], users_of[2][a]
-                for b in range(items_of[0][user], items_of[0][user + 1]):
-                    j = items_of[1][b]
-                    if total[j] == 0:
-                        touched[met] = j
-                        met += 1
-                    total[j] += weight * items_of[2][b]
-            size = 0
-            for at in range(met):
-                j = touched[at]
-                value = total[j]
-                total[j] = 0
-                if len(norm):
-                    value = value / (norm[i] * norm[j] + shrink)
-                if diagonal or j != i:
-                    size = offer(heap_score, heap_row, size, value, j)
-            order = np.argsort(heap_row[:size])
-            rows[i, :size] = heap_row[:size][order]
-            values[i, :size] = heap_score[:size][order]
+    total = np.zeros(n, np.float32)
+    touched = np.empty(n, np.int32)
+    heap_row = np.empty(top, np.int32)
+    heap_score = np.empty(top, np.float32)
+    for i in range(start, stop):
+        met = 0
+        for a in range(users_of[0][i], users_of[0][i + 1]):
+            user, weight = users_of[1][a], users_of[2][a]
+            for b in range(items_of[0][user], items_of[0][user + 1]):
+                j = items_of[1][b]
+                if total[j] == 0:
+                    touched[met] = j
+                    met += 1
+                total[j] += weight * items_of[2][b]
+        size = 0
+        for at in range(met):
+            j = touched[at]
+            value = total[j]
+            total[j] = 0
+            if len(norm):
+                value = value / (norm[i] * norm[j] + shrink)
+            if diagonal or j != i:
+                size = offer(heap_score, heap_row, size, value, j)
+        order = np.argsort(heap_row[:size])
+        rows[i, :size] = heap_row[:size][order]
+        values[i, :size] = heap_score[:size][order]
 
 
 def topk_item_item(
@@ -127,21 +131,34 @@ def topk_item_item(
     n, size = weights.num_cols, history.num_rows
     rows = np.full((size, k), -1, np.int32)
     scores = np.full((size, k), -np.inf, np.float32)
-    values = weights.weights()
+    mine, sparse, hide = parts(history), parts(weights), parts(hidden)[:2]
     if low_rank is None:
-        low_rank = np.empty((n, 0), values.dtype), np.empty(0, np.float32), np.empty(0, np.float32)
-    _topk(
-        (history.indptr, history.indices, history.weights()),
-        (weights.indptr, weights.indices, values),
-        np.empty(0, np.float32) if scale is None else scale,
-        *low_rank,
-        (hidden.indptr, hidden.indices),
-        np.empty(0, np.bool_) if allow is None else allow,
-        rows,
-        scores,
-        num_threads,
-    )
+        low_rank = np.empty((n, 0), sparse[2].dtype), _NO_SCALE, _NO_SCALE
+    u, left, right = (frozen(array) for array in low_rank)
+    codes, shown = frozen(_NO_SCALE if scale is None else scale), frozen(_ALL)
+    if allow is not None:
+        shown = frozen(np.ascontiguousarray(allow))
+
+    def tiles(start: int, stop: int) -> None:
+        _topk(
+            mine, sparse, codes, u, left, right, hide, shown,
+            rows, scores, start * TILE, min(stop * TILE, size),
+        )  # fmt: skip
+
+    spread(tiles, -(-size // TILE), num_threads)
     return rows, scores
+
+
+def frozen(array: NDArray[Any]) -> NDArray[Any]:
+    """Return a read-only view: one type for arrays in memory and arrays that are mapped files."""
+    view = array.view()
+    view.flags.writeable = False
+    return view
+
+
+def parts(csr: CSR) -> tuple[NDArray[Any], ...]:
+    """Return offsets, columns and values as a kernel takes them."""
+    return frozen(csr.indptr), frozen(csr.indices), frozen(csr.weights())
 
 
 def topk_item_item_reference(
@@ -155,45 +172,50 @@ def topk_item_item_reference(
 
 # Sums may be reassociated and fused, the same way for every query; NaN and infinity keep their
 # meaning, for they are what the selection drops.
-@njit(cache=True, nogil=True, parallel=True, fastmath={"reassoc", "contract", "nsz"})  # type: ignore[untyped-decorator]
-def _topk(  # type: ignore[no-untyped-def]
-    history, weights, scale, u, left, right, hidden, allow, rows, scores, num_threads
-):
-    size, k = rows.shape
+@njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz"}, error_model="numpy")
+def _topk(
+    history: Any, weights: Any, scale: Any, u: Any, left: Any, right: Any, hidden: Any,
+    allow: Any, rows: Any, scores: Any, begin: int, end: int,
+) -> None:  # fmt: skip
+    """Fill the lists of queries ``begin:end``, a tile at a time."""
+    k = rows.shape[1]
     n, rank = u.shape
-    for thread in prange(num_threads):
-        total = np.empty((TILE, n), np.float32)
-        z = np.empty((TILE, rank), np.float32)
-        for start in range(thread * TILE, size, num_threads * TILE):
-            stop = min(size, start + TILE)
-            total[:] = 0
-            z[:] = 0
-            for q in range(start, stop):
-                mine, own = total[q - start], z[q - start]
-                for a in range(history[0][q], history[0][q + 1]):
-                    j, w = history[1][a], history[2][a]
-                    step = w * scale[j] if len(scale) else w
-                    for b in range(weights[0][j], weights[0][j + 1]):
-                        mine[weights[1][b]] += step * np.float32(weights[2][b])
-                    if rank:
-                        step = w * left[j]
-                        for d in range(rank):
-                            own[d] += step * np.float32(u[j, d])
-            if rank:
-                _add_low_rank(total, z, u, right)
-            for q in range(start, stop):
-                mine = total[q - start]
-                for a in range(hidden[0][q], hidden[0][q + 1]):
-                    mine[hidden[1][a]] = -np.inf
-                found = 0
-                for i in range(n):
-                    if mine[i] > -np.inf and (len(allow) == 0 or allow[i]):
-                        found = offer(scores[q], rows[q], found, mine[i], i)
-                pop_all(scores[q], rows[q], found)
+    total = np.empty((TILE, n), np.float32)
+    z = np.empty((TILE, rank), np.float32)
+    for start in range(begin, end, TILE):
+        stop = min(end, start + TILE)
+        total[:] = 0
+        z[:] = 0
+        for q in range(start, stop):
+            mine, own = total[q - start], z[q - start]
+            for a in range(history[0][q], history[0][q + 1]):
+                j, w = history[1][a], history[2][a]
+                step = w * scale[j] if len(scale) else w
+                for b in range(weights[0][j], weights[0][j + 1]):
+                    mine[weights[1][b]] += step * np.float32(weights[2][b])
+                if rank:
+                    step = w * left[j]
+                    for d in range(rank):
+                        own[d] += step * np.float32(u[j, d])
+        if rank:
+            _add_low_rank(total, z, u, right)
+        for q in range(start, stop):
+            mine = total[q - start]
+            for a in range(hidden[0][q], hidden[0][q + 1]):
+                mine[hidden[1][a]] = -np.inf
+            found, worst = 0, np.float32(-np.inf)
+            for i in range(n):
+                if mine[i] < worst:
+                    continue
+                if mine[i] > -np.inf and (len(allow) == 0 or allow[i]):
+                    found = offer(scores[q], rows[q], found, mine[i], i)
+                    worst = scores[q, 0] if found == k else worst
+            pop_all(scores[q], rows[q], found)
 
 
-@njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz"})  # type: ignore[untyped-decorator]
-def _add_low_rank(total, z, u, right):  # type: ignore[no-untyped-def]
+@njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz"})
+def _add_low_rank(total: Any, z: Any, u: Any, right: Any) -> None:
+    """Add right * (U z) to the totals of a tile; eight sums share each reading of U."""
     n, rank = u.shape
     for i in range(n):
         s0 = s1 = s2 = s3 = s4 = s5 = s6 = s7 = np.float32(0)

@@ -97,7 +97,10 @@ class Receipt:
     @property
     def name(self) -> str:
         """The spec and the transforms after it, such as ``ials + quantize:int8``."""
-        steps = [self.spec.get("spec", "?"), *(line.get("transform", "?") for line in self.transforms)]
+        steps = [
+            self.spec.get("spec", "?"),
+            *(line.get("transform", "?") for line in self.transforms),
+        ]
         return " + ".join(map(str, steps))
 
     def __str__(self) -> str:

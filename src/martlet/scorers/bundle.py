@@ -25,7 +25,7 @@ from martlet.core import (
 )
 from martlet.core.queries import Seen
 from martlet.scorers.popular import Popular
-from martlet.scorers.registry import Stored, knows
+from martlet.scorers.registry import Stored, knows, similar
 from martlet.scorers.saved import read_bundle, write_bundle
 from martlet.scorers.shown import check_k
 from martlet.scorers.table import Table
@@ -224,11 +224,7 @@ class Bundle:
         """
         check_k(k)
         row = self._item_row(item_id)
-        by_vector = getattr(self.scorer, "similar", None)
-        if by_vector is not None:
-            ranking: Ranking = by_vector(row, k)
-        else:
-            ranking = self.scorer.topk(self.queries(histories=[[item_id]]), k)
+        ranking = similar(self.scorer, row, k)
         found = zip(ranking.item_row[0].tolist(), ranking.score[0].tolist(), strict=True)
         return [(self.items.ids[row], score) for row, score in found if row >= 0]
 

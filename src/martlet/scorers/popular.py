@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from martlet.core import Queries, Ranking, Reason, tie_key
+from martlet.core import Queries, QueryError, Ranking, Reason, tie_key
 from martlet.scorers.shown import check_k, topk_candidates
 from martlet.scorers.table import Table
 
@@ -78,6 +78,17 @@ class Popular:
         """Return (B, C) float32 popularities; -inf where a candidate is -1."""
         known = candidates >= 0
         return np.where(known, self._score[np.where(known, candidates, 0)], np.float32(-np.inf))
+
+    def similar(self, item_row: int, k: int) -> Ranking:
+        """Refuse: popularity knows no likeness.
+
+        Raises:
+            QueryError: always.
+        """
+        raise QueryError(
+            "popularity knows of no item that is like another: ask a bundle of item-knn, EASE, "
+            "a graph filter or iALS"
+        )
 
     def explain(self, queries: Queries, items: NDArray[np.int32]) -> list[list[Reason]]:
         """Return the one reason there is, for each query."""

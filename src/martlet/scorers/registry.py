@@ -10,7 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from martlet.core import BundleError, Queries, Scorer
+from martlet.core import CSR, BundleError, Queries, Ranking, Scorer
 from martlet.scorers.table import Table
 
 KINDS = {
@@ -18,7 +18,7 @@ KINDS = {
     "factors": "martlet.scorers.factors:Factors",
     "item_item": "martlet.scorers.item_item:ItemItem",
     "network": "martlet.scorers.network:Network",
-    "ranker": "martlet.scorers.network:Ranker",
+    "ranker": "martlet.scorers.ranker:Ranker",
     "cascade": "martlet.scorers.cascade:Cascade",
 }
 
@@ -68,6 +68,18 @@ def knows(scorer: Scorer, queries: Queries) -> NDArray[np.bool_]:
     own = getattr(scorer, "knows", None)
     known: NDArray[np.bool_] = queries.history.lengths > 0 if own is None else own(queries)
     return known
+
+
+def similar(scorer: Scorer, item_row: int, k: int) -> Ranking:
+    """Return the (1, k) items nearest to one, itself left out.
+
+    By the scorer's own ``similar``, else as its answer to a history of that one item.
+    """
+    own = getattr(scorer, "similar", None)
+    if own is not None:
+        ranking: Ranking = own(item_row, k)
+        return ranking
+    return scorer.topk(Queries.of(CSR.from_rows([[item_row]], scorer.num_items)), k)
 
 
 def save_files(scorer: Scorer, folder: Path) -> None:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
 import numpy as np
 
-from martlet.core import Array, QueryError, Text
+from martlet.core import QueryError, Text
 
 if TYPE_CHECKING:
-    from martlet.scorers.bundle import Bundle, Recommendation
+    from martlet.scorers.bundle import Bundle
 
 MAX_N = 1000
 MAX_IDS = 10_000
@@ -52,12 +53,20 @@ class Item(msgspec.Struct, frozen=True, omit_defaults=True):
     title: str | None = None
 
 
-class Answer(msgspec.Struct, frozen=True):
-    """The list for a user; ``fallback`` marks popularity given for want of any history."""
+class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The list for a user.
+
+    Attributes:
+        user_id: None where a history was given.
+        items: best first.
+        fallback: popularity stands in, for nothing is known of the user.
+        num_ignored: ids of the given history that the catalogue does not know.
+    """
 
     user_id: str | None
     items: list[Item]
     fallback: bool
+    num_ignored: int = 0
 
 
 class Similar(msgspec.Struct, frozen=True):
@@ -69,3 +78,69 @@ class Similar(msgspec.Struct, frozen=True):
 
 Recommend = Callable[[Ask], Awaitable[Answer]]
 """The seam of serving: a cache, a batcher or a fallback takes one of these and is one."""
+
+
+@dataclass(frozen=True, eq=False)
+class Engine:
+    """Answers from a bundle; ``recommend`` is the innermost ``Recommend``."""
+
+    bundle: Bundle
+
+    @property
+    def bundle_id(self) -> str:
+        """The bundle's own hash."""
+        return self.bundle.id
+
+    async def recommend(self, ask: Ask) -> Answer:
+        """Return the best items for a user or a history.
+
+        Raises:
+            QueryError: neither or both of user and history, or a context that the scorer refuses.
+        """
+        if (ask.user_id is None) == (ask.history is None):
+            raise QueryError("expected either user_id or history")
+        bundle = self.bundle
+        queries = bundle.queries(
+            None if ask.user_id is None else [ask.user_id],
+            histories=None if ask.history is None else [ask.history],
+            candidates=ask.candidates,
+            exclude=ask.exclude or None,
+            seen=ask.seen,
+        )
+        if ask.context:
+            context = {name: np.asarray([value]) for name, value in ask.context.items()}
+            queries = replace(queries, context=context)
+        ranking, fallback = bundle.topk(queries, max(1, min(ask.n, len(bundle.items))))
+        found = zip(ranking.item_row[0].tolist(), ranking.score[0].tolist(), strict=True)
+        return Answer(
+            None if ask.user_id is None else str(ask.user_id),
+            [self._item(row, score) for row, score in found if row >= 0],
+            bool(fallback[0]),
+            0 if ask.history is None else len(ask.history) - queries.history.nnz,
+        )
+
+    def similar(self, item_id: str, n: int) -> Similar | None:
+        """Return the ``n`` items nearest to one, or None where no item is called ``item_id``."""
+        bundle = self.bundle
+        if bundle.items.row(item_id) < 0:
+            return None
+        found = bundle.similar(item_id, max(1, min(n, len(bundle.items))))
+        rows = bundle.items.rows([name for name, _ in found]).tolist()
+        items = [self._item(row, score) for row, (_, score) in zip(rows, found, strict=True)]
+        return Similar(item_id, items)
+
+    async def warm(self) -> None:
+        """Answer one question of each kind, so that no client waits for a kernel or a page."""
+        users, items = self.bundle.users.ids, self.bundle.items.ids
+        known = np.flatnonzero(self.bundle.histories.lengths)
+        if len(known):
+            await self.recommend(Ask(user_id=users[int(known[0])]))
+        if len(items):
+            await self.recommend(Ask(history=[items[0]]))
+            self.similar(items[0], 10)
+        await self.recommend(Ask(history=[]))
+
+    def _item(self, row: int, score: float) -> Item:
+        titles = self.bundle.catalogue.get("title")
+        title = titles[row] or None if isinstance(titles, Text) else None
+        return Item(self.bundle.items.ids[row], score, title)

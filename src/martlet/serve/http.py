@@ -25,13 +25,20 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
-_JSON, _HTML, _PLAIN = b"application/json", b"text/html; charset=utf-8", b"text/plain; version=0.0.4"
+_JSON, _HTML, _PLAIN = (
+    b"application/json",
+    b"text/html; charset=utf-8",
+    b"text/plain; version=0.0.4",
+)
 _SECURITY = [
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
     (b"referrer-policy", b"no-referrer"),
     (b"cross-origin-resource-policy", b"same-origin"),
-    (b"content-security-policy", b"default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"),
+    (
+        b"content-security-policy",
+        b"default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'",
+    ),
     (b"cache-control", b"no-store"),
 ]
 _MAX_TOLD = 200
@@ -68,7 +75,6 @@ class App:
         self.counters = counters
         self.engine: Engine | None = None
         self.recommend: Recommend | None = None
-        self.draining = False
 
     def open(self, engine: Engine, recommend: Recommend | None = None) -> None:
         """Begin to answer from ``engine``, through ``recommend`` where one is given."""
@@ -105,9 +111,8 @@ class App:
         await send({"type": "http.response.body", "body": reply.body})
 
     def _engine(self) -> Engine:
-        if self.engine is None or self.draining:
-            state = "draining" if self.draining else "starting"
-            raise Refused(503, f"the server is {state}", (b"retry-after", b"1"))
+        if self.engine is None:
+            raise Refused(503, "the server is starting", (b"retry-after", b"1"))
         return self.engine
 
     async def _answer(self, ask: Ask) -> Reply:
@@ -133,9 +138,8 @@ class App:
         try:
             ask = _decode(body)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise Refused(400, f"the body is no such question: {error}") from error
-        if (ask.user_id is None) == (ask.history is None):
-            raise Refused(400, "expected either user_id or history")
+            reason = str(error)[:_MAX_TOLD]
+            raise Refused(400, f"the body is not a question: {reason}") from error
         return await self._answer(ask)
 
     async def similar(self, tail: bytes, query: bytes, receive: Receive) -> Reply:
@@ -253,9 +257,7 @@ async def _body(receive: Receive) -> bytes:
         raise Refused(408, f"the body took over {BODY_S:g} s", close) from error
 
 
-def _error(
-    status: int, reason: str, headers: tuple[tuple[bytes, bytes], ...] = ()
-) -> Reply:
+def _error(status: int, reason: str, headers: tuple[tuple[bytes, bytes], ...] = ()) -> Reply:
     return Reply(status, _encode({"error": reason}), headers=headers)
 
 

@@ -2,12 +2,12 @@ import csv
 from html.parser import HTMLParser
 
 import numpy as np
-from test_frontier import THREE, receipt
 
 from martlet.core import Interactions
 from martlet.frontier import plots
 from martlet.frontier.frontier import Choice, Frontier
 from martlet.frontier.report import Story, write_report
+from support.receipts import THREE, receipt
 
 EVENTS = Interactions.sort(np.array([0, 0, 1]), np.array([0, 1, 1]), num_users=2, num_items=3)
 

@@ -1,0 +1,148 @@
+"""Histories drawn from a latent map of the items: the arithmetic of the synthetic generator."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+MAX_TRIES = 200  # then the next item on the map that the user has not met is taken
+TO_UNIT = 2.0**-53
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _next(state):  # type: ignore[no-untyped-def]
+    """Advance a (1,) uint64 state and return a number in [0, 1): SplitMix64 (Steele, 2014)."""
+    state[0] += np.uint64(0x9E3779B97F4A7C15)
+    z = state[0]
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return float((z ^ (z >> np.uint64(31))) >> np.uint64(11)) * TO_UNIT
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _at(curve, share):  # type: ignore[no-untyped-def]
+    """Read an evenly spaced rising curve at ``share`` in [0, 1]."""
+    place = share * (len(curve) - 1)
+    left = min(int(place), len(curve) - 2)
+    return curve[left] + (place - left) * (curve[left + 1] - curve[left])
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def draw_histories(  # type: ignore[no-untyped-def]
+    seed, first_user, lengths, start, span, position, tau, order, mass, guide, slope,
+    num_interests, mainstream, width, repeat_share,
+):  # fmt: skip
+    """Return the items and times of consecutive users, each user's events in time order.
+
+    The items lie on ``facets`` circles, each in an order of its own, each taking an arc as long as
+    its popularity. An interest is a point on one circle; an event falls near one of the user's
+    interests, at a distance spread evenly over the logarithm from ``width`` to the whole circle.
+    As interests are uniform on the circle, the popularity of the items is left as it was given.
+
+    Each user has a random stream of its own, so neither chunks nor their order change a digit.
+
+    Args:
+        seed: uint64.
+        first_user: number of the first user, so that streams differ from chunk to chunk.
+        lengths: (n,) int64 events of each user.
+        start: (n,) float64 when each user begins, in [0, 1].
+        span: (n,) float64 how long each user stays.
+        position: (p,) float64 rising curve from 0 to 1: where in the span events lie.
+        tau: (q,) float64 rising curve from 0 to 1: share of all events before a time.
+        order: (facets, num_items) int32 items along each circle.
+        mass: (facets, num_items) float64 end of each item's arc, the last 1.
+        guide: (facets, g) int32 first place whose arc ends after j / g.
+        slope: (num_items,) float64 how an item's log-popularity rises over all events; 0 is steady.
+        num_interests: interests of each user.
+        mainstream: share of events that follow popularity alone.
+        width: smallest distance from an interest, in (0, 1].
+        repeat_share: share of events that repeat an earlier item of the user.
+
+    Returns:
+        ``(sum(lengths),)`` int32 items, and float64 times in [0, 1]. O(events) on average.
+    """
+    facets, num_items = order.shape
+    total = lengths.sum()
+    items = np.empty(total, np.int32)
+    times = np.empty(total, np.float64)
+    met_by = np.full(num_items, -1, np.int64)
+    state = np.zeros(1, np.uint64)
+    facet_of = np.empty(num_interests, np.int64)
+    centre = np.empty(num_interests, np.float64)
+    share = np.empty(num_interests, np.float64)
+    grid = guide.shape[1]
+    log_width = np.log(width)
+    begin = 0
+    for user in range(len(lengths)):
+        # Two rounds part the streams of neighbouring users.
+        state[0] = np.uint64(seed) ^ (np.uint64(first_user + user) * np.uint64(0xD1342543DE82EF95))
+        _next(state)
+        end = begin + lengths[user]
+
+        # Sorted uniform times without a sort: partial sums of exponentials over their total.
+        passed = 0.0
+        for event in range(begin, end):
+            passed -= np.log(1.0 - _next(state))
+            times[event] = passed
+        passed -= np.log(1.0 - _next(state))
+        for event in range(begin, end):
+            times[event] = start[user] + span[user] * _at(position, times[event] / passed)
+
+        drawn = 0.0
+        for j in range(num_interests):
+            facet_of[j] = int(_next(state) * facets)
+            centre[j] = _next(state)
+            drawn -= np.log(1.0 - _next(state))
+            share[j] = drawn
+
+        for event in range(begin, end):
+            if event > begin and _next(state) < repeat_share:
+                items[event] = items[begin + int(_next(state) * (event - begin))]
+                continue
+            age = _at(tau, times[event]) - 0.5
+            item = np.int32(-1)
+            facet = place = 0
+            for _ in range(MAX_TRIES):
+                if _next(state) < mainstream:
+                    facet, y = 0, _next(state)
+                else:
+                    pick, j = _next(state) * drawn, 0
+                    while j < num_interests - 1 and pick >= share[j]:
+                        j += 1
+                    reach = np.exp(log_width * _next(state))
+                    facet = facet_of[j]
+                    y = centre[j] + reach * (_next(state) - 0.5)
+                    y -= np.floor(y)
+                place = guide[facet, min(int(y * grid), grid - 1)]
+                while place < num_items - 1 and mass[facet, place] <= y:
+                    place += 1
+                item = order[facet, place]
+                if met_by[item] != user:
+                    rate = slope[item]
+                    if rate == 0.0 or _next(state) < np.exp(rate * age - 0.5 * abs(rate)):
+                        break
+                item = np.int32(-1)
+            if item < 0:
+                for step in range(num_items):
+                    item = order[facet, (place + step) % num_items]
+                    if met_by[item] != user:
+                        break
+            met_by[item] = user
+            items[event] = item
+        begin = end
+    return items, times
+
+
+def arcs(
+    popularity: NDArray[np.floating], facets: int, generator: np.random.Generator
+) -> tuple[NDArray[np.int32], NDArray[np.float64], NDArray[np.int32]]:
+    """Return the ``order``, ``mass`` and ``guide`` of items on random circles. O(facets items)."""
+    n = len(popularity)
+    order = np.stack([generator.permutation(n).astype(np.int32) for _ in range(facets)])
+    mass = np.cumsum(popularity[order].astype(np.float64), axis=1)
+    mass /= mass[:, -1:]
+    mass[:, -1] = 1.0
+    edges = np.arange(n) / n
+    guide = np.stack([np.searchsorted(row, edges, side="right") for row in mass])
+    return order, mass, np.minimum(guide, n - 1).astype(np.int32)

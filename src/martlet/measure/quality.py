@@ -1,0 +1,210 @@
+"""How good a bundle is: every user of a part, the whole catalogue, in bounded memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from martlet.core import (
+    CSR,
+    DataError,
+    Dataset,
+    Interactions,
+    Progress,
+    Queries,
+    Scorer,
+    Text,
+)
+from martlet.core.queries import Seen
+from martlet.metrics import METRICS, Tally
+
+if TYPE_CHECKING:
+    from martlet.scorers.bundle import Bundle
+
+F64 = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Quality:
+    """What was measured.
+
+    Attributes:
+        figures: metric at k to its mean over the users.
+        num_users: users measured: those with at least one event to find.
+        num_fallback: those of them of whom nothing was known, so that popularity answered.
+        num_repeats: events left out because their user had met the item before.
+        users: (num_users,) float64 values by metric, where asked for.
+        user_row: (num_users,) int32, whose values they are.
+    """
+
+    figures: Mapping[str, float]
+    num_users: int
+    num_fallback: int
+    num_repeats: int
+    users: Mapping[str, F64] = field(default_factory=dict)
+    user_row: NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
+
+
+def evaluate(
+    scorer: Scorer | Bundle,
+    dataset: Dataset,
+    *,
+    part: str = "test",
+    ks: Sequence[int] = (10,),
+    metrics: Sequence[str] = ("recall", "ndcg"),
+    users: NDArray[np.integer] | None = None,
+    value: str | None = None,
+    seen: Seen = "hide",
+    memory_mb: float = 256,
+    per_user: bool = False,
+    batch: int | None = None,
+    progress: Progress | None = None,
+) -> Quality:
+    """Measure the ranking of the whole catalogue for each user of a part.
+
+    What a user did before the part (``dataset.before``) is the history; the distinct items of the
+    part are to be found. With ``seen="hide"`` an item of the history cannot be shown, so it is not
+    to be found either; such events are counted. A bundle answers as it would when served, with
+    popularity for users it knows nothing of. The same digits whatever the batch and the threads.
+
+    Args:
+        scorer: what answers.
+        dataset: the parts.
+        part: "valid" or "test".
+        ks: lengths of the lists.
+        metrics: names from ``METRICS``; "auc" needs a scorer with vectors.
+        users: rows of the users to measure; default all.
+        value: numeric column of the catalogue that ``value_recall`` weighs by.
+        seen: "hide", or "keep" where people repeat (music, baskets).
+        memory_mb: bound on what a batch may hold, in 10^6 bytes.
+        per_user: keep each user's values.
+        batch: users at a time, in place of the bound.
+        progress: told how far it is.
+
+    Raises:
+        DataError: the part is empty, was trained on, or has no column ``value``.
+        SpecError: an unknown metric.
+    """
+    truth_events = dataset.part(part)
+    _refuse_seen_in_training(scorer, truth_events, part)
+    history, truth, num_repeats = _questions(dataset, part, seen)
+    asked = np.flatnonzero(truth.lengths)
+    if users is not None:
+        asked = np.intersect1d(asked, users)
+    if not len(asked):
+        raise DataError(
+            f"no user of part {part!r} has an item to find: expected events of items that their "
+            "user had not met before; split differently, or measure with seen='keep'"
+        )
+    listed = [name for name in metrics if name != "auc"]
+    tally = Tally(dataset.num_items, ks, listed or ["recall"], *_columns(dataset, metrics, value))
+    auc: list[F64] = []
+    step = batch or _batch(dataset.num_items, max(ks), history, memory_mb)
+    num_fallback = 0
+    for start in range(0, len(asked), step):
+        rows = asked[start : start + step]
+        queries = Queries.of(history.csr.take(rows), rows, time_s=history.times(rows), seen=seen)
+        wanted = truth.take(rows)
+        ranking, fallback = _topk(scorer, queries, max(ks))
+        num_fallback += int(fallback.sum())
+        tally.add(ranking.item_row, wanted)
+        if "auc" in metrics:
+            auc.append(_auc(scorer, queries, wanted))
+        if progress is not None:
+            progress("measure", min(start + step, len(asked)), len(asked))
+    figures = {name: v for name, v in tally.figures().items() if name.split("@")[0] in metrics}
+    values = {name: v for name, v in tally.users().items() if name.split("@")[0] in metrics}
+    if auc:
+        values["auc"] = np.concatenate(auc)
+        figures["auc"] = float(values["auc"].mean())
+    kept = values if per_user else {}
+    return Quality(figures, len(asked), num_fallback, num_repeats, kept, asked.astype(np.int32))
+
+
+@dataclass(frozen=True, eq=False)
+class _History:
+    csr: CSR
+    time_s: NDArray[np.int64] | None
+
+    def times(self, rows: NDArray[np.integer]) -> NDArray[np.int64] | None:
+        return None if self.time_s is None else self.time_s[self.csr.positions(rows)[1]]
+
+
+def _questions(dataset: Dataset, part: str, seen: Seen) -> tuple[_History, CSR, int]:
+    """Return the histories, the distinct items to find, and how many repeats were left out."""
+    before = dataset.before(part)
+    truth = dataset.part(part).matrix
+    key = truth.row_numbers().astype(np.int64) * truth.num_cols + truth.indices
+    keep = np.ones(len(key), bool)
+    if seen == "hide":
+        met = before.matrix
+        met_key = met.row_numbers().astype(np.int64) * met.num_cols + met.indices
+        keep = ~np.isin(key, met_key, assume_unique=True)
+    users = truth.row_numbers()[keep]
+    shape = truth.num_rows, truth.num_cols
+    wanted = CSR.from_pairs(users, truth.indices[keep], None, shape)
+    return _History(before.histories, before.time_s), wanted, int((~keep).sum())
+
+
+def _refuse_seen_in_training(scorer: Any, events: Interactions, part: str) -> None:
+    lineage = getattr(scorer, "lineage", ())
+    if lineage and events.hash in lineage[0].get("trained_on", ()):
+        raise DataError(
+            f"part {part!r} was trained on: its events stand in the bundle's lineage; measure on "
+            "a part that the model has not seen"
+        )
+
+
+def _topk(scorer: Any, queries: Queries, k: int) -> tuple[Any, NDArray[np.bool_]]:
+    answer = scorer.topk(queries, k)
+    return answer if isinstance(answer, tuple) else (answer, np.zeros(len(queries), bool))
+
+
+def _auc(scorer: Any, queries: Queries, wanted: CSR) -> F64:
+    """Return (B,) shares of (item to find, other item) pairs that are in the right order."""
+    from martlet.kernels.topk import ranks_dot
+
+    inner = getattr(scorer, "scorer", scorer)
+    if not hasattr(inner, "encode"):
+        raise DataError(f"auc needs a scorer with item vectors: {type(inner).__name__} has none")
+    vectors, items = inner.encode(queries), inner.items
+    places, counts = ranks_dot(vectors, items.transposed, wanted, queries.hidden(), queries.allow)
+    places = np.where(places < 0, np.repeat(counts, wanted.lengths), places)
+    # Of the items before a relevant one, those that are relevant themselves do not count.
+    row = wanted.row_numbers()
+    in_order = places[np.lexsort((places, row))]
+    relevant = wanted.lengths
+    own = np.arange(len(places)) - np.repeat(wanted.indptr[:-1], relevant)
+    wrong = np.bincount(row, in_order - own, len(relevant))
+    return np.asarray(1 - wrong / np.maximum(relevant * (counts - relevant), 1))
+
+
+def _columns(
+    dataset: Dataset, metrics: Sequence[str], value: str | None
+) -> tuple[F64 | None, F64 | None]:
+    """Return what an item is worth, and the share of the training users who met it."""
+    worth = popularity = None
+    if value is not None:
+        column = dataset.catalogue.get(value)
+        if column is None or isinstance(column, Text):
+            have = [name for name, c in dataset.catalogue.items() if not isinstance(c, Text)]
+            raise DataError(
+                f"the catalogue has no numeric column {value!r}: it has {', '.join(have) or 'none'}"
+            )
+        worth = np.nan_to_num(np.asarray(column, np.float64))
+    if any(METRICS[name].needs == "popularity" for name in metrics if name in METRICS):
+        met = np.bincount(dataset.train.matrix.indices, minlength=dataset.num_items)
+        active = max(int((dataset.train.matrix.lengths > 0).sum()), 1)
+        popularity = met / active
+    return worth, popularity
+
+
+def _batch(num_items: int, k: int, history: _History, memory_mb: float) -> int:
+    """Return how many users fit the bound: scores of all items are the worst that is held."""
+    longest = int(history.csr.lengths.max(initial=0))
+    a_user = 8 * num_items + 40 * k + 64 * longest
+    return int(min(4096, max(1, memory_mb * 1e6 // a_user)))

@@ -1,0 +1,82 @@
+"""From a spec and a dataset to a bundle that can be measured, compressed and served."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from martlet.core import DataError, Dataset, Executor, Spec
+from martlet.models.registry import name_of
+
+if TYPE_CHECKING:
+    from martlet.scorers.bundle import Bundle
+
+_RECORDED = ("martlet", "numpy", "numba", "scipy")
+
+
+def fit(
+    spec: Spec,
+    dataset: Dataset,
+    *,
+    seed: int = 0,
+    init: Bundle | None = None,
+    teacher: Bundle | None = None,
+    executor: Executor | None = None,
+) -> Bundle:
+    """Return the bundle of ``spec`` fitted on ``dataset.train``; nothing else of it is learnt from.
+
+    Args:
+        spec: hyper-parameters of one model.
+        dataset: histories, popularity and catalogue come from it too.
+        seed: drives every random draw.
+        init: a bundle to start from.
+        teacher: a bundle to distil from.
+        executor: where the work runs; None is this machine.
+
+    Returns:
+        A bundle whose first line of lineage says what was fitted on what.
+
+    Raises:
+        DataError: train holds no events.
+    """
+    from martlet.scorers.bundle import Bundle
+
+    train = dataset.train
+    if not len(train):
+        raise DataError(
+            "the train part holds no events: expected at least one; "
+            "use a gentler cleaning, or a smaller share for validation and test"
+        )
+    scorer: Any = spec.fit(dataset, seed=seed, init=init, teacher=teacher, executor=executor)
+    line = {
+        "spec": name_of(spec),
+        "params": asdict(spec),  # type: ignore[call-overload]
+        "seed": seed,
+        "trained_on": [train.hash, *dataset.about.get("merged", [])],
+        "users": dataset.users.hash,
+        "items": dataset.items.hash,
+        "data": dict(dataset.about),
+        "init": None if init is None else init.id,
+        "teacher": None if teacher is None else teacher.id,
+        "versions": versions(),
+    }
+    return Bundle(
+        scorer=scorer,
+        users=dataset.users,
+        items=dataset.items,
+        histories=train.histories,
+        popularity=train.item_count.astype(np.float32),
+        history_time_s=train.time_s,
+        catalogue=dataset.catalogue,
+        lineage=(line,),
+    )
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what a fit is computed with."""
+    found = {name: importlib.metadata.version(name) for name in _RECORDED}
+    return {"python": platform.python_version()} | found

@@ -1,0 +1,165 @@
+"""A neural network scores each (query, item) pair from the features of both."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from martlet.core import Queries, Ranking, Reason, best
+from martlet.scorers.projections import Projection, projection_from
+from martlet.scorers.reasons import left_out_reasons
+from martlet.scorers.runtime import Runtime
+from martlet.scorers.shown import check_k, topk_candidates
+from martlet.scorers.table import Table, tables_under
+
+RANKER = "ranker.onnx"
+_TILE = 256
+_CHUNK_VALUES = 1 << 22
+
+
+@dataclass(frozen=True, eq=False)
+class Ranker:
+    """Scores a (query, item) pair by a network over the features of both.
+
+    The network takes ``user`` (N, d_user + contexts) and ``item`` (N, d_item), float32, a row a
+    pair, and gives (N,) or (N, 1) logits. Pairs are run in tiles of one size, so neither the batch
+    nor the number of candidates touches a digit.
+
+    Attributes:
+        items: (n, d_item) features of the items.
+        projection: how a history becomes the user's features.
+        network: the ONNX file's content.
+        history: (n, d) vectors that the projection sees where they are not ``items``.
+        context: names of the query's columns that follow the user's features; 0 where absent.
+        parameters: the network's own weights, which it was derived from.
+    """
+
+    items: Table
+    projection: Projection
+    network: bytes
+    history: Table | None = None
+    context: tuple[str, ...] = ()
+    parameters: Mapping[str, Table] = field(default_factory=dict)
+    kind: ClassVar[str] = "ranker"
+
+    @property
+    def num_items(self) -> int:
+        """Rows of the item vocabulary."""
+        return self.items.shape[0]
+
+    @property
+    def extra_bytes(self) -> int:
+        """Bytes of the network."""
+        return len(self.network)
+
+    @cached_property
+    def _runtime(self) -> Runtime:
+        return Runtime(self.network, {"user": 2, "item": 2})
+
+    def knows(self, queries: Queries) -> NDArray[np.bool_]:
+        """Return (B,) bool: the queries with features of their own."""
+        known = self.projection.knows(queries)
+        return known | any(name in queries.context for name in self.context)
+
+    def score(self, queries: Queries, candidates: NDArray[np.int32]) -> NDArray[np.float32]:
+        """Return (B, C) float32 logits; -inf where a candidate is -1.
+
+        Raises:
+            BundleError: the network cannot be run.
+        """
+        user = self._features(queries)
+        scores = np.full(candidates.shape, -np.inf, np.float32)
+        query, place = np.nonzero(candidates >= 0)
+        tile = np.zeros((_TILE, user.shape[1]), np.float32)
+        other = np.zeros((_TILE, self.items.shape[1]), np.float32)
+        for start in range(0, len(query), _TILE):
+            q, p = query[start : start + _TILE], place[start : start + _TILE]
+            tile[: len(q)], other[: len(q)] = user[q], self.items.rows(candidates[q, p])
+            scores[q, p] = self._runtime.run(user=tile, item=other).reshape(-1)[: len(q)]
+        return scores
+
+    def _features(self, queries: Queries) -> NDArray[np.float32]:
+        table = self.items if self.history is None else self.history
+        nothing = np.zeros(len(queries), np.float32)
+        columns = [queries.context.get(name, nothing) for name in self.context]
+        vectors = self.projection.project(queries, table)
+        return np.column_stack([vectors, *columns]).astype(np.float32, copy=False)
+
+    def topk(self, queries: Queries, k: int) -> Ranking:
+        """Return the k best items that each query may be shown; scores the whole catalogue.
+
+        In blocks of bounded memory; O(B n) pairs through the network.
+
+        Raises:
+            QueryError: ``k`` is below 1.
+        """
+        check_k(k)
+        if queries.candidates is not None:
+            return topk_candidates(self, queries, k)
+        rows = np.full((len(queries), k), -1, np.int32)
+        scores = np.full((len(queries), k), -np.inf, np.float32)
+        step = max(1, _CHUNK_VALUES // max(1, self.num_items))
+        everything = np.arange(self.num_items, dtype=np.int32)
+        for start in range(0, len(queries), step):
+            part = queries.slice(start, start + step)
+            found = self.score(part, np.broadcast_to(everything, (len(part), self.num_items)))
+            hidden = part.hidden()
+            found[hidden.row_numbers(), hidden.indices] = -np.inf
+            if part.allow is not None:
+                found[:, ~part.allow] = -np.inf
+            ranking = best(found, everything[None], k)
+            rows[start : start + step], scores[start : start + step] = (
+                ranking.item_row,
+                ranking.score,
+            )
+        return Ranking(rows, scores)
+
+    def explain(self, queries: Queries, items: NDArray[np.int32]) -> list[list[Reason]]:
+        """Return what leaving out each event takes from the score; a scoring each."""
+        return left_out_reasons(self, queries, items)
+
+    def tables(self) -> Mapping[str, Table]:
+        """Return every parameter by name."""
+        found = {"items": self.items}
+        if self.history is not None:
+            found["history"] = self.history
+        for prefix, own in (("projection", self.projection.tables()), ("network", self.parameters)):
+            found |= {f"{prefix}.{name}": table for name, table in own.items()}
+        return found
+
+    def with_tables(self, tables: Mapping[str, Table]) -> Ranker:
+        """Return the same scorer over other storages."""
+        return replace(
+            self,
+            items=tables["items"],
+            history=tables.get("history"),
+            projection=self.projection.with_tables(tables_under(tables, "projection")),
+            parameters=tables_under(tables, "network"),
+        )
+
+    def config(self) -> dict[str, Any]:
+        """Return what ``from_parts`` needs beside the tables and the files, as plain JSON."""
+        projection = {"kind": self.projection.kind, **self.projection.config()}
+        return {"projection": projection, "context": list(self.context)}
+
+    def save_files(self, folder: Path) -> None:
+        """Write the network into ``folder``."""
+        (folder / RANKER).write_bytes(self.network)
+
+    @staticmethod
+    def from_parts(config: Mapping[str, Any], tables: Mapping[str, Table], files: Path) -> Ranker:
+        """Return the scorer that a bundle stored."""
+        return Ranker(
+            tables["items"],
+            projection_from(config["projection"], tables_under(tables, "projection")),
+            (files / RANKER).read_bytes(),
+            tables.get("history"),
+            tuple(config["context"]),
+            tables_under(tables, "network"),
+        )

@@ -1,0 +1,180 @@
+"""One command, one port: a process that answers, or a parent that keeps several answering."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from martlet.core import MartletError, SpecError, num_threads
+from martlet.serve.counters import Counters
+
+if TYPE_CHECKING:
+    from martlet.serve.engine import Engine
+    from martlet.serve.http import App
+
+BACKLOG = 2048
+DRAIN_S = 10
+"""How long requests that are under way may take once the server was told to stop."""
+
+Say = Callable[[str], None]
+
+
+def serve(
+    bundle_path: str | Path,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    workers: int = 1,
+    *,
+    say: Say | None = None,
+) -> None:
+    """Serve a saved bundle over HTTP until SIGTERM or SIGINT; then finish what is under way.
+
+    Every byte of the bundle is verified once, before the first answer; workers then share its
+    memory-mapped files. The cores are shared out among the workers.
+
+    Args:
+        bundle_path: a folder that ``Bundle.save`` wrote.
+        host: address to listen on.
+        port: port to listen on; 0 takes any free one.
+        workers: processes that answer.
+        say: told a line when the port is open and when all workers answer; standard output else.
+
+    Raises:
+        SpecError: ``workers`` or ``port`` makes no sense.
+        MartletError: the port cannot be had.
+        BundleError: the bundle is missing or damaged.
+    """
+    begin = time.monotonic()
+    say = say or _say
+    if workers < 1:
+        raise SpecError(f"workers is {workers}: expected at least 1")
+    listener = listen(host, port)
+    with listener:
+        shown = f"[{host}]" if ":" in host else host
+        say(f"listening on http://{shown}:{listener.getsockname()[1]}")
+        counters = Counters.shared(workers)
+
+        def ready(bundle_id: str) -> None:
+            taken = time.monotonic() - begin
+            count = f"{workers} worker{'s' * (workers > 1)}"
+            say(f"ready after {taken:.2f} s: bundle {bundle_id[:12]}, {count}")
+
+        if workers == 1:
+            answer(listener, bundle_path, counters, verify=True, ready=ready)
+        else:
+            from martlet.scorers.bundle import Bundle
+            from martlet.serve.workers import keep
+
+            bundle_id = Bundle.load(bundle_path).id
+            share = str(max(1, num_threads() // workers))
+            os.environ |= {"MARTLET_THREADS": share, "OMP_NUM_THREADS": share}
+
+            def work(number: int, started: Callable[[], None]) -> None:
+                mine = Counters(counters.cells, number)
+                answer(listener, bundle_path, mine, verify=False, ready=lambda _: started())
+
+            keep(work, workers, lambda: ready(bundle_id), DRAIN_S)
+    say("stopped")
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Return a socket that listens; connections wait in it until a worker takes them.
+
+    Raises:
+        SpecError: a port outside 0 to 65535.
+        MartletError: the address cannot be had, with the reason.
+    """
+    if not 0 <= port <= 65535:
+        raise SpecError(f"port is {port}: expected 0 (any free one) to 65535")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        raise MartletError(
+            f"cannot listen on {host}, port {port}: {error.strerror or error}; "
+            "choose another --host or --port, or --port 0 for any free one"
+        ) from error
+
+
+def answer(
+    listener: socket.socket,
+    bundle_path: str | Path,
+    counters: Counters,
+    *,
+    verify: bool,
+    ready: Callable[[str], None],
+) -> None:
+    """Answer connections of ``listener`` in this process until it is told to stop.
+
+    The port is served at once (health says "starting"); ``ready`` is called with the bundle's id
+    when the bundle is open and its kernels are warm.
+    """
+    import uvicorn
+
+    from martlet.serve.http import App
+    from martlet.serve.wire import BoundedProtocol
+
+    app = App(counters)
+    config = uvicorn.Config(
+        app,
+        loop="uvloop",
+        http=BoundedProtocol,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        backlog=BACKLOG,
+        timeout_graceful_shutdown=DRAIN_S,
+    )
+    server = uvicorn.Server(config)
+
+    def stop(*_: object) -> None:
+        server.should_exit = True
+
+    # uvicorn takes these over while it serves; once drained it raises the signal again for whoever
+    # was there before. For us that is the end of a good run, not of the process.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
+
+    async def run() -> None:
+        opening = asyncio.create_task(_open(app, bundle_path, verify, stop))
+        opening.add_done_callback(lambda done: done.exception() or ready(done.result()))
+        await server.serve(sockets=[listener])
+        await opening
+
+    with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
+        runner.run(run())
+
+
+async def _open(app: App, bundle_path: str | Path, verify: bool, stop: Callable[[], None]) -> str:
+    """Open the bundle beside the event loop, and return its id; stop the server if that fails."""
+    try:
+        engine = await asyncio.to_thread(_warm_engine, bundle_path, verify)
+    except BaseException:
+        stop()
+        raise
+    app.open(engine)
+    return engine.bundle_id
+
+
+def _warm_engine(bundle_path: str | Path, verify: bool) -> Engine:
+    from threadpoolctl import threadpool_limits
+
+    from martlet.scorers.bundle import Bundle
+    from martlet.serve.engine import Engine
+
+    engine = Engine(Bundle.load(bundle_path, verify=verify))
+    threadpool_limits(num_threads())
+    asyncio.run(engine.warm())
+    return engine
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)

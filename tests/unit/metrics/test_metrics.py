@@ -1,0 +1,179 @@
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from martlet.core import CSR, DataError, SpecError
+from martlet.metrics import (
+    METRICS,
+    Tally,
+    benjamini_hochberg,
+    bootstrap,
+    holm,
+    paired_bootstrap,
+    per_user,
+    quality_of_table,
+    sampled_quality,
+    sign_flip,
+)
+
+OF_USERS = [name for name, metric in METRICS.items() if metric.of_users]
+
+
+@st.composite
+def lists(draw):
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    size, n, k = draw(st.integers(1, 20)), draw(st.integers(5, 40)), 5
+    rows = np.stack([rng.permutation(n)[:k] for _ in range(size)]).astype(np.int32)
+    rows[rng.random(size) < 0.2, 3:] = -1
+    truth = [np.sort(rng.choice(n, rng.integers(1, 5), replace=False)) for _ in range(size)]
+    return rows, CSR.from_rows(truth, n)
+
+
+@given(lists())
+def test_every_share_lies_between_0_and_1_and_recall_grows_with_k(drawn):
+    rows, truth = drawn
+    n = truth.num_cols
+    found = per_user(
+        rows, truth, ks=(1, 3, 5), metrics=OF_USERS, value=np.ones(n), popularity=np.full(n, 0.5)
+    )
+    for name, values in found.items():
+        assert ((values >= 0) & (values <= 1 + 1e-12)).all(), name
+    assert (found["recall@1"] <= found["recall@3"]).all()
+    assert (found["recall@3"] <= found["recall@5"]).all()
+
+
+@given(lists(), st.integers(1, 7))
+def test_batches_do_not_change_a_digit(drawn, step):
+    rows, truth = drawn
+    names = ("recall", "ndcg", "coverage", "gini")
+    whole, parts = Tally(truth.num_cols, (2, 5), names), Tally(truth.num_cols, (2, 5), names)
+    whole.add(rows, truth)
+    for start in range(0, len(rows), step):
+        at = np.arange(start, min(start + step, len(rows)))
+        parts.add(rows[at], truth.take(at))
+    assert whole.figures() == parts.figures()
+
+
+@given(lists())
+def test_a_table_of_another_library_gives_the_same_figures(drawn):
+    rows, truth = drawn
+    user, place = np.nonzero(rows >= 0)
+    ranked = pl.DataFrame(
+        {
+            "u": [f"user {row}" for row in user],
+            "i": [f"item {row}" for row in rows[user, place]],
+            "r": place + 1,
+        }
+    ).sample(fraction=1, shuffle=True, seed=0)
+    relevant = pl.DataFrame(
+        {
+            "u": [f"user {row}" for row in truth.row_numbers()],
+            "i": [f"item {row}" for row in truth.indices],
+        }
+    )
+    figures, users = quality_of_table(
+        ranked, relevant, ks=(3, 5), metrics=("ndcg", "recall", "map"), columns=("u", "i", "r")
+    )
+    expected = per_user(rows, truth, ks=(3, 5), metrics=("ndcg", "recall", "map"))
+    for name, values in expected.items():
+        assert users[name].tolist() == values.tolist()
+        assert figures[name] == values.mean()
+
+
+SMALL_TRUTH = {"user": [1, 2], "item": [10, 20]}
+
+
+class TestTables:
+    def test_a_file_ids_of_other_types_and_users_without_a_list(self, tmp_path):
+        path = tmp_path / "top.parquet"
+        pl.DataFrame({"user": ["1", "9"], "item": ["10", "20"], "rank": [0, 0]}).write_parquet(path)
+        figures, users = quality_of_table(path, SMALL_TRUTH, ks=(1,), first_rank=0)
+        assert users["recall@1"].tolist() == [1.0, 0.0]
+        assert figures["recall@1"] == 0.5
+
+    def test_value_by_item_id(self):
+        ranked = {"user": [1, 2], "item": [10, 10], "rank": [1, 1]}
+        figures, _ = quality_of_table(
+            ranked, SMALL_TRUTH, ks=(1,), metrics=("value_recall",), value={10: 5.0}
+        )
+        assert figures["value_recall@1"] == 0.5
+
+    @pytest.mark.parametrize(
+        ("ranked", "message"),
+        [
+            ({"user": [1], "item": [10]}, "the ranked table has no column 'rank'"),
+            ({"user": [1], "item": [10], "rank": [0]}, "rank 0 is below 1"),
+            ({"user": [1, 1], "item": [10, 20], "rank": [1, 1]}, "one rank twice"),
+            ({"user": [1, 1], "item": [10, 10], "rank": [1, 2]}, "one item twice"),
+        ],
+    )
+    def test_tables_that_make_no_sense(self, ranked, message):
+        with pytest.raises(DataError, match=message):
+            quality_of_table(ranked, SMALL_TRUTH)
+
+
+class TestRefusals:
+    TRUTH = CSR.from_rows([[0]], 2)
+    ROWS = np.zeros((1, 3), np.int32)
+
+    def test_an_unknown_metric(self):
+        with pytest.raises(SpecError, match="no metric is called 'ndgc': expected one of recall"):
+            Tally(2, metrics=("ndgc",))
+
+    @pytest.mark.parametrize("name", ["value_recall", "novelty"])
+    def test_a_missing_column(self, name):
+        with pytest.raises(SpecError, match=f"{name} needs the {METRICS[name].needs}"):
+            Tally(2, metrics=(name,))
+
+    def test_k_below_one(self):
+        with pytest.raises(SpecError, match=r"k is \[0\]"):
+            Tally(2, ks=(0,))
+
+    def test_lists_too_short(self):
+        with pytest.raises(SpecError, match="lists of 3 places cannot be measured at k = 5"):
+            per_user(self.ROWS, self.TRUTH, ks=[5])
+
+    def test_an_unknown_way_with_ties(self):
+        with pytest.raises(SpecError, match="ties is 'lucky'"):
+            sampled_quality(np.zeros((1, 2)), ties="lucky")
+
+
+class TestIntervals:
+    def test_the_interval_holds_the_mean_at_its_level(self):
+        random = np.random.default_rng(0)
+        held = 0
+        for trial in range(200):
+            interval = bootstrap(random.exponential(size=60), draws=400, seed=trial)
+            held += interval.low <= 1.0 <= interval.high
+        assert 175 <= held <= 199
+
+    def test_pairs_are_sharper_than_their_parts(self):
+        random = np.random.default_rng(1)
+        first = random.random(300)
+        second = first + 0.01 + random.normal(0, 0.01, 300)
+        pair = paired_bootstrap(first, second)
+        assert 0 < pair.low < 0.01 < pair.high < 0.02
+        assert sign_flip(first, second) < 0.001
+        assert sign_flip(first, first[::-1]) > 0.05
+        assert str(pair).startswith("0.0")
+
+    def test_the_same_seed_gives_the_same_interval(self):
+        values = np.arange(50.0)
+        assert bootstrap(values, seed=3) == bootstrap(values, seed=3)
+        assert bootstrap(values, seed=3) != bootstrap(values, seed=4)
+
+    @pytest.mark.parametrize("test", [paired_bootstrap, sign_flip])
+    def test_other_users_cannot_be_paired(self, test):
+        with pytest.raises(SpecError, match="2 and 3 users"):
+            test(np.zeros(2), np.zeros(3))
+
+    @pytest.mark.parametrize("values", [[], [1.0, np.nan]])
+    def test_values_that_have_no_interval(self, values):
+        with pytest.raises(SpecError, match="needs finite values"):
+            bootstrap(np.array(values))
+
+    def test_corrections_by_hand(self):
+        assert holm([0.5, 0.9]) == [1.0, 1.0]
+        assert benjamini_hochberg([0.04, 0.01, 0.03]) == pytest.approx([0.04, 0.03, 0.04])
