@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,11 @@ class Dataset:
     def before(self, part: str) -> Interactions:
         """Return what is known when ``part`` begins: train for valid, train and valid for test."""
         self.part(part)
-        return self.train.union(self.valid) if part == "test" else self.train
+        return self._train_and_valid if part == "test" else self.train
+
+    @cached_property
+    def _train_and_valid(self) -> Interactions:
+        return self.train.union(self.valid) if len(self.valid) else self.train
 
     def with_valid_in_train(self) -> Dataset:
         """Return the dataset for a last fit, once hyper-parameters are chosen."""
