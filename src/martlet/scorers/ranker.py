@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from martlet.core import Queries, Ranking, Reason, best
+from martlet.core import Queries, QueryError, Ranking, Reason, best
 from martlet.scorers.projections import Projection, projection_from
 from martlet.scorers.reasons import left_out_reasons
 from martlet.scorers.runtime import Runtime
@@ -72,6 +72,7 @@ class Ranker:
 
         Raises:
             BundleError: the network cannot be run.
+            QueryError: a column of the context holds no numbers.
         """
         user = self._features(queries)
         scores = np.full(candidates.shape, -np.inf, np.float32)
@@ -86,10 +87,19 @@ class Ranker:
 
     def _features(self, queries: Queries) -> NDArray[np.float32]:
         table = self.items if self.history is None else self.history
-        nothing = np.zeros(len(queries), np.float32)
-        columns = [queries.context.get(name, nothing) for name in self.context]
+        columns = [self._column(queries, name) for name in self.context]
         vectors = self.projection.project(queries, table)
         return np.column_stack([vectors, *columns]).astype(np.float32, copy=False)
+
+    def _column(self, queries: Queries, name: str) -> NDArray[np.float32]:
+        if name not in queries.context:
+            return np.zeros(len(queries), np.float32)
+        try:
+            return np.asarray(queries.context[name], np.float32)
+        except ValueError as error:
+            raise QueryError(
+                f"context {name!r} is {queries.context[name].tolist()!r}: expected numbers"
+            ) from error
 
     def topk(self, queries: Queries, k: int) -> Ranking:
         """Return the k best items that each query may be shown; scores the whole catalogue.

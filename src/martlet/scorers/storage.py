@@ -112,14 +112,12 @@ def write_manifest(folder: Path, about: Mapping[str, Any]) -> dict[str, Any]:
         for name in names
     }
     try:
-        manifest = {**about, "format": FORMAT, "files": files}
-        manifest["id"] = hashlib.sha256(_canonical(manifest)).hexdigest()
-        raw = _canonical(manifest)
-        if json.loads(raw) != manifest:
-            raise ValueError("it does not come back from JSON as it was: use lists and text keys")
+        plain = json.loads(_canonical(about))
     except (TypeError, ValueError) as error:
         raise BundleError(f"the lineage or configuration is not plain JSON: {error}") from error
-    (folder / MANIFEST).write_bytes(raw)
+    manifest = {**plain, "format": FORMAT, "files": files}
+    manifest["id"] = hashlib.sha256(_canonical(manifest)).hexdigest()
+    (folder / MANIFEST).write_bytes(_canonical(manifest))
     return manifest
 
 

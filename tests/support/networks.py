@@ -1,0 +1,61 @@
+"""Small ONNX networks, built node by node."""
+
+import numpy as np
+from onnx import TensorProto, helper, numpy_helper
+
+
+def _model(nodes, inputs, outputs, weights):
+    value = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        [helper.make_node(op, ins, outs, **kwargs) for op, ins, outs, kwargs in nodes],
+        "toy",
+        [value(*one) for one in inputs],
+        [value(*one) for one in outputs],
+        [numpy_helper.from_array(array, name) for name, array in weights.items()],
+    )
+    opset = [helper.make_opsetid("", 17)]
+    return helper.make_model(graph, opset_imports=opset, ir_version=9).SerializeToString()
+
+
+def mean_encoder(weight):
+    """Mean of the first ``lengths`` vectors of x, times (d_in, d) ``weight``."""
+    nodes = [
+        ("Shape", ["x"], ["steps"], {"start": 1, "end": 2}),
+        ("Squeeze", ["steps"], ["num_steps"], {}),
+        ("Range", ["zero", "num_steps", "one"], ["step"], {}),
+        ("Unsqueeze", ["lengths", "last"], ["length"], {}),
+        ("Less", ["step", "length"], ["inside"], {}),
+        ("Cast", ["inside"], ["mask"], {"to": TensorProto.FLOAT}),
+        ("Unsqueeze", ["mask", "last"], ["wide"], {}),
+        ("Mul", ["x", "wide"], ["kept"], {}),
+        ("ReduceSum", ["kept", "axis"], ["sum"], {"keepdims": 0}),
+        ("Cast", ["length"], ["count"], {"to": TensorProto.FLOAT}),
+        ("Div", ["sum", "count"], ["mean"], {}),
+        ("MatMul", ["mean", "weight"], ["vector"], {}),
+    ]
+    whole = {"zero": 0, "one": 1, "last": [-1], "axis": [1]}
+    weights = {name: np.array(value, np.int64) for name, value in whole.items()}
+    f32, i64 = TensorProto.FLOAT, TensorProto.INT64
+    return _model(
+        nodes,
+        [("x", f32, ["B", "L", weight.shape[0]]), ("lengths", i64, ["B"])],
+        [("vector", f32, ["B", weight.shape[1]])],
+        weights | {"weight": weight},
+    )
+
+
+def pair_ranker(hidden, out):
+    """relu([user, item] @ hidden) @ out: logits (N, 1)."""
+    nodes = [
+        ("Concat", ["user", "item"], ["pair"], {"axis": 1}),
+        ("MatMul", ["pair", "hidden"], ["inner"], {}),
+        ("Relu", ["inner"], ["active"], {}),
+        ("MatMul", ["active", "out"], ["logit"], {}),
+    ]
+    f32 = TensorProto.FLOAT
+    return _model(
+        nodes,
+        [("user", f32, ["N", "U"]), ("item", f32, ["N", "I"])],
+        [("logit", f32, ["N", 1])],
+        {"hidden": hidden, "out": out},
+    )
