@@ -39,7 +39,7 @@ class CSR:
     @property
     def lengths(self) -> NDArray[np.int64]:
         """(num_rows,) entries of each row."""
-        return np.diff(self.indptr)
+        return self.indptr[1:] - self.indptr[:-1]
 
     @property
     def nbytes(self) -> int:
@@ -57,6 +57,8 @@ class CSR:
 
     def row_numbers(self) -> NDArray[np.int32]:
         """(nnz,) int32: the row number of each entry."""
+        if self.num_rows == 1:
+            return np.zeros(self.nnz, np.int32)
         return np.repeat(np.arange(self.num_rows, dtype=np.int32), self.lengths)
 
     def positions(self, rows: NDArray[np.integer]) -> tuple[NDArray[np.int64], Any]:

@@ -99,14 +99,19 @@ class Queries:
         parts += [self.exclude] if self.exclude is not None else []
         if not parts:
             return CSR.empty(len(self), self.num_items)
-        key = np.concatenate(
-            [part.row_numbers().astype(np.int64) * self.num_items + part.indices for part in parts]
-        )
-        key = np.sort(key)  # np.unique hashes first, which costs ten times as much
-        key = key[np.diff(key, prepend=-1) > 0]
-        indptr = np.searchsorted(key, np.arange(len(self) + 1, dtype=np.int64) * self.num_items)
-        indices = (key % self.num_items).astype(np.int32)
-        return CSR(indptr.astype(np.int64), indices, None, self.num_items)
+        if len(self) == 1:
+            key = np.concatenate([part.indices for part in parts])
+        else:
+            n = np.int64(self.num_items)
+            key = np.concatenate([part.row_numbers() * n + part.indices for part in parts])
+        key.sort()
+        first = np.ones(len(key), bool)
+        np.not_equal(key[1:], key[:-1], out=first[1:])
+        key = key[first]
+        if len(self) == 1:
+            return CSR(np.array([0, len(key)], np.int64), key, None, self.num_items)
+        indptr = np.searchsorted(key, np.arange(len(self) + 1, dtype=np.int64) * n)
+        return CSR(indptr.astype(np.int64), (key % n).astype(np.int32), None, self.num_items)
 
     def slice(self, start: int, stop: int) -> Queries:
         """Return queries ``start`` to ``stop``."""

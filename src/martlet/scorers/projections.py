@@ -84,8 +84,8 @@ class LinearFold:
         history = queries.history
         weight = history.weights()
         total = np.bincount(history.row_numbers(), weight, len(queries))
-        with np.errstate(divide="ignore"):
-            scale = np.where(total > 0, total**-self.power, 0).astype(np.float32)
+        total[total <= 0] = np.inf if self.power else 1
+        scale = (total**-self.power).astype(np.float32)
         return weight * scale[history.row_numbers()]
 
     def tables(self) -> Mapping[str, Table]:
