@@ -1,0 +1,156 @@
+"""The int8 search finds what a float32 search of every row finds, digit for digit."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from martlet.core import CSR
+from martlet.kernels.int8 import Codes, _bounds, topk_int8, topk_int8_reference
+from martlet.kernels.topk import topk_dot
+
+KINDS = ("normal", "ties", "zeros", "scales", "tiny", "same", "clusters")
+
+
+def make(kind: str, n: int, d: int, seed: int) -> np.ndarray:
+    random = np.random.default_rng(seed)
+    values = random.standard_normal((n, d)).astype(np.float32)
+    match kind:
+        case "ties":
+            return np.rint(values).astype(np.float32)
+        case "zeros":
+            return values * (random.random((n, 1)) < 0.3)
+        case "scales":
+            return values * np.float32(10) ** random.integers(-18, 15, (n, 1)).astype(np.float32)
+        case "tiny":
+            return values * np.float32(1e-38)
+        case "same":
+            return np.repeat(values[:1], n, axis=0)
+        case "clusters":
+            near = np.float32(1e-4) * values
+            return near + random.standard_normal((2, d)).astype(np.float32)[np.arange(n) % 2]
+    return values
+
+
+def same(found, expected) -> None:
+    np.testing.assert_array_equal(found[0], expected[0])
+    np.testing.assert_array_equal(found[1], expected[1])
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    kind=st.sampled_from(KINDS),
+    query_kind=st.sampled_from(KINDS),
+    n=st.integers(1, 700),
+    d=st.integers(1, 70),
+    size=st.integers(1, 4),
+    k=st.integers(1, 12) | st.just(900),
+    seed=st.integers(0, 999),
+    hide=st.booleans(),
+    restrict=st.booleans(),
+    stored=st.booleans(),
+    threads=st.integers(1, 2),
+)
+def test_finds_what_float32_finds(
+    kind, query_kind, n, d, size, k, seed, hide, restrict, stored, threads
+):
+    vectors, queries = make(kind, n, d, seed), make(query_kind, size, d, seed + 1)
+    codes = Codes.of(vectors)
+    if stored:
+        codes = Codes(codes.values, codes.scale)
+        vectors = codes.values.astype(np.float32) * codes.scale[:, None]
+    random = np.random.default_rng(seed)
+    hidden = allow = None
+    if hide:
+        rows = [np.flatnonzero(random.random(n) < random.random()) for _ in range(size)]
+        hidden = CSR.from_rows(rows, n)
+    if restrict:
+        allow = random.random(n) < 0.5
+    rows, scores, count = topk_int8(queries, codes, k, hidden, allow, threads)
+    transposed = np.ascontiguousarray(vectors.T)
+    same((rows, scores), topk_dot(queries, transposed, k, hidden, allow, threads))
+    reference = topk_int8_reference(queries, codes, k, hidden, allow)
+    magnitude = np.abs(queries).astype(float) @ np.abs(transposed).astype(float)
+    shown = np.isfinite(reference[1])
+    assert (np.isfinite(scores) == shown).all()
+    largest = np.repeat(magnitude.max(1)[:, None], k, axis=1)[shown]
+    assert (np.abs(scores[shown] - reference[1][shown]) <= 1e-5 * largest + 1e-40).all()
+    assert (count >= (rows >= 0).sum(1)).all()
+    assert (count <= n).all()
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    kind=st.sampled_from(KINDS),
+    query_kind=st.sampled_from(KINDS),
+    d=st.integers(1, 130),
+    seed=st.integers(0, 999),
+    stored=st.booleans(),
+)
+def test_the_bound_holds_for_every_row(kind, query_kind, d, seed, stored):
+    vectors, query = make(kind, 200, d, seed), make(query_kind, 1, d, seed + 1)
+    codes = Codes.of(vectors)
+    if stored:
+        codes = Codes(codes.values, codes.scale)
+        vectors = codes.values.astype(np.float32) * codes.scale[:, None]
+    z, error, slack = _bounds(query, codes)
+    step = np.abs(query).max().astype(float) / min(32767, (2**31 - 1) // (128 * d)) or 1.0
+    coarse = codes.values.astype(np.int64) @ z[0].astype(np.int64)
+    exact = vectors.astype(float) @ query[0].astype(float)
+    # In the kernel's unit: a step of the query times the largest scale's power of two.
+    scale = codes.scale.astype(float) * codes.unit
+    off = np.abs(exact / step * codes.unit - scale * coarse)
+    assert (off <= scale * float(error[0]) + float(slack[0])).all()
+
+
+@pytest.mark.parametrize(("n", "k"), [(300_000, 10), (100_000, 7)])
+def test_threads_and_batches_change_nothing_and_few_rows_are_scored_again(n, k):
+    vectors, queries = make("normal", n, 24, 3), make("normal", 5, 24, 4)
+    codes = Codes.of(vectors)
+    one = topk_int8(queries, codes, k, threads=1)
+    two = topk_int8(queries, codes, k, threads=2)
+    same(one, two)
+    np.testing.assert_array_equal(one[2], two[2])
+    for b in range(5):
+        alone = topk_int8(queries[b : b + 1], codes, k, threads=2)
+        same(alone, (one[0][b : b + 1], one[1][b : b + 1]))
+        assert alone[2][0] == one[2][b]
+    assert one[2].max() < 40 * k
+
+
+def test_equal_rows_are_all_scored_again_and_ordered_by_tie_key():
+    vectors = make("same", 20_000, 8, 0)
+    codes = Codes.of(vectors)
+    found = topk_int8(np.ones((1, 8), np.float32), codes, 5)
+    same(found, topk_int8_reference(np.ones((1, 8), np.float32), codes, 5))
+    assert found[2][0] == 20_000
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 3e38])
+def test_what_is_not_finite_is_searched_row_by_row(bad):
+    vectors, queries = make("normal", 500, 16, 1), make("normal", 2, 16, 2)
+    worse_query = queries.copy()
+    worse_query[0, 3] = bad
+    transposed = np.ascontiguousarray(vectors.T)
+    same(topk_int8(worse_query, Codes.of(vectors), 5), topk_dot(worse_query, transposed, 5))
+    vectors[7, 2] = bad
+    transposed = np.ascontiguousarray(vectors.T)
+    same(topk_int8(queries, Codes.of(vectors), 5), topk_dot(queries, transposed, 5))
+
+
+def test_no_rows_and_no_queries():
+    nothing = Codes.of(np.empty((0, 4), np.float32))
+    rows, scores, count = topk_int8(np.ones((2, 4), np.float32), nothing, 3)
+    assert rows.tolist() == [[-1] * 3] * 2
+    assert (scores == -np.inf).all()
+    assert count.tolist() == [0, 0]
+    rows, _, count = topk_int8(np.ones((0, 4), np.float32), Codes.of(np.eye(4, dtype="f4")), 3)
+    assert rows.shape == (0, 3)
+    assert count.shape == (0,)
+
+
+def test_a_scan_moves_a_quarter_of_the_bytes_and_the_scales():
+    codes = Codes.of(make("normal", 1000, 64, 0))
+    assert codes.nbytes == 1000 * (64 + 4)
