@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from martlet.scorers.index import Index
 
 F32 = NDArray[np.float32]
+
+_BLOCK_VALUES = 1 << 20  # 4 MB once widened
 
 
 def topk_vectors(
@@ -49,22 +51,29 @@ def topk_vectors(
 def _exact(
     vectors: F32, items: Table, k: int, hidden: CSR, allow: NDArray[np.bool_] | None
 ) -> Ranking:
+    some, threads, (n, d) = hidden if hidden.nnz else None, num_threads(), items.shape
+    if items.storage == "int8":
+        from martlet.kernels.int8 import topk_int8
+
+        return Ranking(*topk_int8(vectors, items.codes, k, some, allow, threads)[:2])
+
     from martlet.kernels.topk import topk_dot
 
-    some = hidden if hidden.nnz else None
     if items.storage == "fp32":
-        return Ranking(*topk_dot(vectors, items.transposed, k, some, allow, num_threads()))
-    found: list[tuple[Any, Any]] = []
-    for start, stop in blocks(*items.shape):
-        # Widened block by block, so that a table kept small on disk stays small in memory.
-        wide = np.ascontiguousarray(items.rows(slice(start, stop)).T)
-        part = None if allow is None else allow[start:stop]
+        return Ranking(*topk_dot(vectors, items.transposed, k, some, allow, threads))
+
+    from martlet.kernels.half import widen
+
+    # Widened block by block, so that a table kept small on disk stays small in memory.
+    found = []
+    for start, stop in blocks(n, d, _BLOCK_VALUES):
+        wide = widen(items.transposed, start, stop)
         inside = _columns(hidden, start, stop) if hidden.nnz else None
-        rows, scores = topk_dot(vectors, wide, k, inside, part, num_threads(), first_row=start)
-        found.append((rows, scores))
+        part = None if allow is None else allow[start:stop]
+        found.append(topk_dot(vectors, wide, k, inside, part, threads, first_row=start))
     if len(found) == 1:
         return Ranking(*found[0])
-    rows, scores = (np.concatenate(part, axis=1) for part in zip(*found, strict=True))
+    rows, scores = (np.concatenate(side, axis=1) for side in zip(*found, strict=True))
     return best(scores, rows, k)
 
 

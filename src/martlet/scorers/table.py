@@ -17,7 +17,6 @@ F32 = NDArray[np.float32]
 
 STORAGES = ("fp32", "fp16", "int8", "csr", "csr-fp16", "csr-int8")
 _VALUE_DTYPE: dict[str, Any] = {"fp32": np.float32, "fp16": np.float16, "int8": np.int8}
-_BLOCK_VALUES = 1 << 22
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,9 +105,16 @@ class Table:
         return CSR(indptr, indices, values, self.shape[1])
 
     @cached_property
-    def transposed(self) -> F32:
-        """(d, n) float32, C-contiguous: what an exact search scans. Kept; for fp32 tables."""
-        return np.ascontiguousarray(self.dense().T)
+    def transposed(self) -> Any:
+        """(d, n) codes in their own dtype, C-contiguous: what an exact search scans. Kept."""
+        return np.ascontiguousarray(self.values.T)
+
+    @cached_property
+    def codes(self) -> Any:
+        """The int8 table as the kernel of ``kernels/int8.py`` takes it. Kept."""
+        from martlet.kernels.int8 import Codes
+
+        return Codes(self.values, self.scale)  # type: ignore[arg-type]
 
     def to(self, precision: Precision) -> Table:
         """Return the same matrix, dense or sparse as it was, with values of another precision.
@@ -180,9 +186,9 @@ class Table:
             check_csr(f"table {name}", self.arrays["indptr"], self.arrays["indices"], d)
 
 
-def blocks(n: int, d: int) -> list[tuple[int, int]]:
-    """Return the (start, stop) row ranges of an (n, d) table, about 16 MB of float32 each."""
-    step = max(1, _BLOCK_VALUES // max(1, d))
+def blocks(n: int, d: int, values: int = 1 << 22) -> list[tuple[int, int]]:
+    """Return the (start, stop) row ranges of an (n, d) table, about so many ``values`` each."""
+    step = max(1, values // max(1, d))
     return [(start, min(n, start + step)) for start in range(0, n, step)]
 
 

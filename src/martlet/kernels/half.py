@@ -1,0 +1,44 @@
+"""Half precision is for storage here: widened block by block, by SIMD, just before it is used."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+
+def widen(halves: NDArray[np.float16], start: int, stop: int) -> NDArray[np.float32]:
+    """Return columns ``start:stop`` of (d, n) float16 as (d, stop - start) float32, C-contiguous.
+
+    Bit for bit what NumPy's ``astype`` gives (but for a NaN's payload), about ten times as fast on
+    processors whose NumPy converts one value at a time. O(d (stop - start)).
+    """
+    wide = np.empty((len(halves), stop - start), np.float32)
+    _widen(halves.view(np.uint16), start, wide.view(np.uint32), wide)
+    return wide
+
+
+def widen_reference(halves: NDArray[np.float16], start: int, stop: int) -> NDArray[np.float32]:
+    """Return what ``widen`` returns, in NumPy."""
+    return np.ascontiguousarray(halves[:, start:stop].astype(np.float32))
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _widen(halves: Any, start: int, bits: Any, wide: Any) -> None:
+    """Move sign, exponent and fraction to their new places, then mend the exponent's bias.
+
+    The product by 2^112 mends normal and subnormal halves alike, and is exact.
+    """
+    begin, width = np.uint64(start), np.uint64(wide.shape[1])
+    for f in range(len(wide)):
+        for j in range(width):
+            half = np.uint32(halves[f, begin + j])
+            moved = ((half & np.uint32(0x7FFF)) << np.uint32(13)) | (
+                (half & np.uint32(0x8000)) << np.uint32(16)
+            )
+            special = (half & np.uint32(0x7C00)) == np.uint32(0x7C00)
+            bits[f, j] = moved | (np.uint32(0x7F800000) if special else np.uint32(0))
+        for j in range(width):
+            wide[f, j] = wide[f, j] * np.float32(2.0**112)
