@@ -3,30 +3,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from martlet.core import CSR, tie_key
+from martlet.core import tie_key
 from martlet.kernels.topk import (
-    ranks_dot,
     topk_dot,
     topk_dot_reference,
     topk_scores,
     topk_scores_reference,
 )
-
-
-@st.composite
-def searches(draw):
-    seed = draw(st.integers(0, 2**32 - 1))
-    rng = np.random.default_rng(seed)
-    size, n, d = draw(st.integers(0, 11)), draw(st.integers(0, 300)), draw(st.integers(1, 9))
-    # Whole numbers are summed without rounding and collide often: ties are the rule here.
-    vectors = rng.integers(-2, 3, (size, d)).astype(np.float32)
-    items = rng.integers(-2, 3, (d, n)).astype(np.float32)
-    if n and draw(st.booleans()):
-        items[:, rng.integers(n)] = rng.choice([np.nan, np.inf, -np.inf])
-    share = draw(st.sampled_from([0.0, 0.1, 1.0]))
-    hidden = CSR.from_rows([np.flatnonzero(rng.random(n) < share) for _ in range(size)], n)
-    allow = rng.random(n) < 0.7 if draw(st.booleans()) else None
-    return vectors, items, draw(st.integers(1, 20)), hidden, allow
+from support.searches import searches
 
 
 @given(searches(), st.integers(1, 3))
@@ -82,29 +66,18 @@ def test_a_large_catalogue_is_shared_between_threads_with_the_same_answer():
     assert one[1].tolist() == two[1].tolist()
 
 
-@given(searches())
-@settings(deadline=None)
-def test_ranks_are_the_places_in_the_full_list(search):
-    vectors, items, _, hidden, allow = search
-    size, n = len(vectors), items.shape[1]
-    targets = CSR.from_rows([np.unique(np.arange(min(3, n)) * 2 % max(n, 1))] * size, n)
-    places, counts = ranks_dot(vectors, items, targets, hidden, allow, 2)
-    for user in range(size):
-        drop = np.zeros(n, bool)
-        drop[hidden.row(user)] = True
-        if allow is not None:
-            drop |= ~allow
-        drop[targets.row(user)] = False
-        one = CSR.from_rows([np.flatnonzero(drop)], n)
-        rows, _ = topk_dot_reference(vectors[user : user + 1], items, n + 1, one)
-        full = [row for row in rows[0].tolist() if row >= 0]
-        assert counts[user] == len(full)
-        found = places[targets.indptr[user] : targets.indptr[user + 1]].tolist()
-        expected = [full.index(t) if t in full else -1 for t in targets.row(user).tolist()]
-        assert found == expected
+@pytest.mark.parametrize("first", [10, 123_456, 2**31 - 100])
+@pytest.mark.parametrize("k", [6, 90])
+def test_rows_of_a_piece_keep_their_numbers(first, k):
+    items = np.ones((1, 90), np.float32)
+    rows, _ = topk_dot(np.ones((1, 1), np.float32), items, k, first_row=first)
+    order = sorted(range(first, first + 90), key=lambda row: tie_key(np.array([row]))[0])
+    assert rows[0].tolist() == order[:k]
 
 
-def test_rows_of_a_piece_keep_their_numbers():
-    items = np.ones((1, 6), np.float32)
-    rows, _ = topk_dot(np.ones((1, 1), np.float32), items, 6, first_row=10)
-    assert rows[0].tolist() == sorted(range(10, 16), key=lambda row: tie_key(np.array([row]))[0])
+def test_the_order_holds_for_every_kind_of_number():
+    scores = np.array([[-0.0, 0.0, np.nan, -np.inf, np.inf, 1e-45, -1e-45, -3.5, 3.4e38]], "f4")
+    rows, top = topk_scores(scores, 9)
+    zeros = sorted([0, 1], key=lambda row: tie_key(np.array([row]))[0])
+    assert rows[0].tolist() == [4, 8, 5, *zeros, 6, 7, -1, -1]
+    assert top[0, :7].tolist() == scores[0, rows[0, :7]].tolist()

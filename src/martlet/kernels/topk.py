@@ -15,17 +15,17 @@ from numpy.typing import NDArray
 
 from martlet.core import CSR, best, num_threads
 from martlet.kernels.parallel import spread
-from martlet.kernels.select import pop_all, sink, tie, worse
+from martlet.kernels.shortlist import put_aside, room, write_best
 
 F32 = NDArray[np.float32]
 I32 = NDArray[np.int32]
 
-_BLOCK = 128  # items; with 64 features 32 KB, so that the next users find them in the cache
+_BLOCK = 512  # items; copied together, so that the next users find them in the cache
 _LONG_BLOCK = 4096  # items, for a few users: long runs of each feature, as memory likes to be read
-_GRAIN = 1 << 21  # multiply-adds that are worth a thread
+GRAIN = 1 << 21  # multiply-adds that are worth a thread
 
-_NO_ROWS = np.zeros(0, np.int64), np.zeros(0, np.int32)
-_ALL = np.zeros(0, np.bool_)
+NO_ROWS = np.zeros(0, np.int64), np.zeros(0, np.int32)
+EVERYTHING = np.zeros(0, np.bool_)
 
 
 def topk_dot(
@@ -56,11 +56,11 @@ def topk_dot(
     vectors = np.ascontiguousarray(vectors, np.float32)
     items_t = np.ascontiguousarray(items_t, np.float32)
     size, n = len(vectors), items_t.shape[1]
-    indptr, indices = _rows_of(hidden, size)
-    mask = _ALL if allow is None else np.ascontiguousarray(allow)
+    indptr, indices = rows_of(hidden, size)
+    mask = EVERYTHING if allow is None else np.ascontiguousarray(allow)
     threads = num_threads() if threads is None else threads
     # A few vectors leave no work to share between threads, so they share the items instead.
-    parts = 1 if size >= 4 * threads else max(1, min(threads, size * n * len(items_t) // _GRAIN))
+    parts = 1 if size >= 4 * threads else max(1, min(threads, size * n * len(items_t) // GRAIN))
     width = -(-n // parts) if n else 1
     rows = np.full((size, parts, k), -1, np.int32)
     scores = np.full((size, parts, k), -np.inf, np.float32)
@@ -70,13 +70,13 @@ def topk_dot(
             low, high = cell * width, min((cell + 1) * width, n)
             _topk_dot(
                 vectors, items_t, 0, size, low, high, indptr, indices, mask, first_row,
-                rows[:, cell], scores[:, cell],
+                room(k), rows, scores, cell,
             )  # fmt: skip
 
     def users(start: int, stop: int) -> None:
         _topk_dot(
             vectors, items_t, start, stop, 0, n, indptr, indices, mask, first_row,
-            rows[:, 0], scores[:, 0],
+            room(k), rows, scores, 0,
         )  # fmt: skip
 
     if parts > 1:
@@ -84,7 +84,7 @@ def topk_dot(
         merged = best(scores.reshape(size, -1), rows.reshape(size, -1), k)
         return merged.item_row, merged.score
     # Whole pairs of users a piece, so that none is scored beside an idle lane.
-    pairs = max(1, _GRAIN // max(1, 2 * n * len(items_t)))
+    pairs = max(1, GRAIN // max(1, 2 * n * len(items_t)))
     spread(lambda a, b: users(2 * a, min(2 * b, size)), -(-size // 2), threads, pairs)
     return rows[:, 0], scores[:, 0]
 
@@ -119,15 +119,15 @@ def topk_scores(
     """
     scores = np.ascontiguousarray(scores, np.float32)
     size, n = scores.shape
-    indptr, indices = _rows_of(hidden, size)
-    mask = _ALL if allow is None else np.ascontiguousarray(allow)
+    indptr, indices = rows_of(hidden, size)
+    mask = EVERYTHING if allow is None else np.ascontiguousarray(allow)
     rows = np.full((size, k), -1, np.int32)
     top = np.full((size, k), -np.inf, np.float32)
     spread(
-        lambda a, b: _topk_scores(scores, a, b, indptr, indices, mask, rows, top),
+        lambda a, b: _topk_scores(scores, a, b, indptr, indices, mask, room(k), rows, top),
         size,
         num_threads() if threads is None else threads,
-        max(1, _GRAIN // max(1, n)),
+        max(1, GRAIN // max(1, n)),
     )
     return rows, top
 
@@ -151,186 +151,121 @@ def topk_scores_reference(
     return ranking.item_row, ranking.score
 
 
-def ranks_dot(
-    vectors: F32,
-    items_t: F32,
-    targets: CSR,
-    hidden: CSR | None = None,
-    allow: NDArray[np.bool_] | None = None,
-    threads: int | None = None,
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the place of each target among all items that may be shown. O(B n d).
-
-    Args:
-        vectors: (B, d) float32.
-        items_t: (d, n) float32.
-        targets: (B x n) CSR of the items to find.
-        hidden: (B x n) CSR of items that take no place, rising in each row; a target keeps its own.
-        allow: (n,) bool of the items that take a place.
-        threads: threads to use.
-
-    Returns:
-        (targets.nnz,) int64 places, 0 for the best, -1 for a target of no score; and (B,) int64
-        counts of the items that took a place.
-    """
-    vectors = np.ascontiguousarray(vectors, np.float32)
-    items_t = np.ascontiguousarray(items_t, np.float32)
-    size, n = len(vectors), items_t.shape[1]
-    indptr, indices = _rows_of(hidden, size)
-    mask = _ALL if allow is None else np.ascontiguousarray(allow)
-    places = np.zeros(targets.nnz, np.int64)
-    counts = np.zeros(size, np.int64)
-
-    def users(start: int, stop: int) -> None:
-        scores = np.empty((2, n), np.float32)
-        for at in range(start, stop, 2):
-            pair = min(at + 2, stop)
-            _score(vectors, items_t, at, pair, 0, n, scores)
-            _places(
-                scores, at, pair, indptr, indices, mask, targets.indptr, targets.indices,
-                places, counts,
-            )  # fmt: skip
-
-    grain = max(1, _GRAIN // max(1, n * len(items_t)))
-    spread(users, size, num_threads() if threads is None else threads, grain)
-    return places, counts
-
-
-def _rows_of(csr: CSR | None, size: int) -> tuple[Any, Any]:
+def rows_of(csr: CSR | None, size: int) -> tuple[Any, Any]:
+    """Return the offsets and item rows of a CSR of ``size`` rows; two empty arrays for none."""
     if csr is None or not csr.nnz:
-        return _NO_ROWS
+        return NO_ROWS
     assert csr.num_rows == size, "one hidden row a query"
     return csr.indptr, csr.indices
 
 
 @njit(cache=True, nogil=True, fastmath={"contract"}, error_model="numpy")
-def _score(vectors: F32, items_t: F32, user: int, stop: int, low: int, high: int, out: F32) -> None:
+def score_pair(
+    vectors: F32, items_t: F32, user: int, stop: int, low: int, high: int, out: F32
+) -> None:
     """Write the scores of one or two users for items ``low:high`` into (2, high - low) ``out``.
 
     Four features a step: eight multiply-adds for six loads keep the arithmetic busy.
     """
     d = len(items_t)
     other = min(user + 1, stop - 1)
-    width = high - low
-    a, b = out[0], out[1]
+    # Unsigned places need no test for a negative index, which would keep SIMD away.
+    begin, width = np.uint64(low), np.uint64(high - low)
     for j in range(width):
-        a[j] = np.float32(0)
-        b[j] = np.float32(0)
+        out[0, j] = np.float32(0)
+        out[1, j] = np.float32(0)
     whole = d - d % 4
     for f in range(0, whole, 4):
-        v0, v1 = items_t[f, low:high], items_t[f + 1, low:high]
-        v2, v3 = items_t[f + 2, low:high], items_t[f + 3, low:high]
         p0, p1 = vectors[user, f], vectors[user, f + 1]
         p2, p3 = vectors[user, f + 2], vectors[user, f + 3]
         q0, q1 = vectors[other, f], vectors[other, f + 1]
         q2, q3 = vectors[other, f + 2], vectors[other, f + 3]
         for j in range(width):
-            a[j] = a[j] + p0 * v0[j] + p1 * v1[j] + p2 * v2[j] + p3 * v3[j]
-            b[j] = b[j] + q0 * v0[j] + q1 * v1[j] + q2 * v2[j] + q3 * v3[j]
+            v0, v1 = items_t[f, begin + j], items_t[f + 1, begin + j]
+            v2, v3 = items_t[f + 2, begin + j], items_t[f + 3, begin + j]
+            out[0, j] = out[0, j] + p0 * v0 + p1 * v1 + p2 * v2 + p3 * v3
+            out[1, j] = out[1, j] + q0 * v0 + q1 * v1 + q2 * v2 + q3 * v3
     for f in range(whole, d):
-        v = items_t[f, low:high]
         p, q = vectors[user, f], vectors[other, f]
         for j in range(width):
-            a[j] = a[j] + p * v[j]
-            b[j] = b[j] + q * v[j]
+            v = items_t[f, begin + j]
+            out[0, j] = out[0, j] + p * v
+            out[1, j] = out[1, j] + q * v
 
 
 @njit(cache=True, nogil=True)
-def _select(
-    scores: F32, low: int, hidden: I32, allow: Any, first_row: int, rows: I32, top: F32
-) -> None:
-    """Offer (width,) scores of items ``low ...`` to the heap; overwrites the hidden ones."""
-    width = len(scores)
-    at = np.searchsorted(hidden, low)
-    while at < len(hidden) and hidden[at] < low + width:
-        scores[hidden[at] - low] = -np.inf
+def _hide(scores: F32, low: int, indices: I32, at: int, end: int, allow: Any) -> int:
+    """Overwrite the (width,) scores of items ``low ...`` that may not be shown.
+
+    Hidden items are read from ``indices[at:end]``; returns where the next block goes on.
+    """
+    high = low + len(scores)
+    while at < end and indices[at] < high:
+        if indices[at] >= low:
+            scores[indices[at] - low] = -np.inf
         at += 1
     if len(allow):
-        for j in range(width):
+        for j in range(len(scores)):
             if not allow[low + j]:
                 scores[j] = -np.inf
-    k = len(rows)
-    worst = top[0]
-    for j in range(width):
-        # A NaN compares false, so it never enters.
-        if scores[j] >= worst and scores[j] > -np.inf:
-            row = first_row + low + j
-            if worse(top[0], rows[0], scores[j], row):
-                sink(top, rows, k, scores[j], row)
-                worst = top[0]
+    return at
 
 
 @njit(cache=True, nogil=True)
 def _topk_dot(
     vectors: F32, items_t: F32, start: int, stop: int, low: int, high: int,
-    indptr: Any, indices: I32, allow: Any, first_row: int, rows: I32, top: F32,
+    indptr: Any, indices: I32, allow: Any, first_row: int, room: int,
+    rows: I32, top: F32, part: int,
 ) -> None:  # fmt: skip
-    """Fill the heaps of users ``start:stop`` from items ``low:high``, then sort them."""
-    length = _BLOCK if stop - start > 8 else _LONG_BLOCK
+    """Fill lists ``rows[user, part]`` of users ``start:stop`` from items ``low:high``."""
+    k = rows.shape[2]
+    keys = np.empty((stop - start, room), np.uint64)
+    count = np.zeros(stop - start, np.int64)
+    worst = np.full(stop - start, -np.inf, np.float32)
+    hidden = np.zeros(stop - start, np.int64)
+    if len(indptr):
+        hidden[:] = indptr[start:stop]
+    many = stop - start > 8
+    length = _BLOCK if many else _LONG_BLOCK
     scores = np.empty((2, length), np.float32)
+    near = np.empty((len(items_t) if many else 0, length), np.float32)
     for block in range(low, high, length):
         end = min(block + length, high)
+        if many:
+            near[:, : end - block] = items_t[:, block:end]
         for user in range(start, stop, 2):
             pair = min(user + 2, stop)
-            _score(vectors, items_t, user, pair, block, end, scores)
+            if many:
+                score_pair(vectors, near, user, pair, 0, end - block, scores)
+            else:
+                score_pair(vectors, items_t, user, pair, block, end, scores)
             for one in range(user, pair):
-                hidden = indices[indptr[one] : indptr[one + 1]] if len(indptr) else indices
-                _select(
-                    scores[one - user, : end - block], block, hidden, allow, first_row,
-                    rows[one], top[one],
-                )  # fmt: skip
+                shown, at = scores[one - user, : end - block], one - start
+                last = indptr[one + 1] if len(indptr) else 0
+                hidden[at] = _hide(shown, block, indices, hidden[at], last, allow)
+                count[at], worst[at] = put_aside(
+                    shown, first_row + block, k, keys[at], count[at], worst[at]
+                )
     for user in range(start, stop):
-        pop_all(top[user], rows[user], len(top[user]))
+        at = user - start
+        write_best(keys[at], count[at], rows[user, part], top[user, part])
 
 
 @njit(cache=True, nogil=True)
 def _topk_scores(
-    scores: F32, start: int, stop: int, indptr: Any, indices: I32, allow: Any, rows: I32, top: F32
-) -> None:
-    """Fill and sort the lists of rows ``start:stop``; the scores given stay as they are."""
+    scores: F32, start: int, stop: int, indptr: Any, indices: I32, allow: Any, room: int,
+    rows: I32, top: F32,
+) -> None:  # fmt: skip
+    """Fill the lists of rows ``start:stop``; the scores given stay as they are."""
     block = np.empty(_BLOCK, np.float32)
-    n = scores.shape[1]
+    keys = np.empty(room, np.uint64)
+    n, k = scores.shape[1], rows.shape[1]
     for user in range(start, stop):
-        hidden = indices[indptr[user] : indptr[user + 1]] if len(indptr) else indices
+        at, last = (indptr[user], indptr[user + 1]) if len(indptr) else (0, 0)
+        count, worst = 0, np.float32(-np.inf)
         for low in range(0, n, _BLOCK):
             width = min(_BLOCK, n - low)
             block[:width] = scores[user, low : low + width]
-            _select(block[:width], low, hidden, allow, 0, rows[user], top[user])
-        pop_all(top[user], rows[user], len(top[user]))
-
-
-@njit(cache=True, nogil=True)
-def _places(
-    scores: F32, start: int, stop: int, indptr: Any, indices: I32, allow: Any,
-    target_ptr: Any, targets: I32, places: Any, counts: Any,
-) -> None:  # fmt: skip
-    """Count, for each target of users ``start:stop``, the shown items that come before it."""
-    n = scores.shape[1]
-    for user in range(start, stop):
-        row = scores[user - start]
-        begin, end = target_ptr[user], target_ptr[user + 1]
-        own = row[targets[begin:end]].copy()
-        if len(indptr):
-            for hidden in indices[indptr[user] : indptr[user + 1]]:
-                row[hidden] = -np.inf
-        if len(allow):
-            for item in range(n):
-                if not allow[item]:
-                    row[item] = -np.inf
-        for t in range(end - begin):
-            row[targets[begin + t]] = own[t]
-        for item in range(n):
-            if row[item] > -np.inf:
-                counts[user] += 1
-        for t in range(end - begin):
-            target = targets[begin + t]
-            if not own[t] > -np.inf:
-                places[begin + t] = -1
-                continue
-            before = 0
-            for item in range(n):
-                if row[item] > own[t] or (
-                    row[item] == own[t] and item != target and tie(item) < tie(target)
-                ):
-                    before += 1
-            places[begin + t] = before
+            at = _hide(block[:width], low, indices, at, last, allow)
+            count, worst = put_aside(block[:width], low, k, keys, count, worst)
+        write_best(keys, count, rows[user], top[user])

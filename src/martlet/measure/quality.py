@@ -166,7 +166,7 @@ def _topk(scorer: Any, queries: Queries, k: int) -> tuple[Any, NDArray[np.bool_]
 
 def _auc(scorer: Any, queries: Queries, wanted: CSR) -> F64:
     """Return (B,) shares of (item to find, other item) pairs that are in the right order."""
-    from martlet.kernels.topk import ranks_dot
+    from martlet.kernels.rank import ranks_dot
 
     inner = getattr(scorer, "scorer", scorer)
     if not hasattr(inner, "encode"):
