@@ -117,4 +117,4 @@ class Cascade:
             )
             for part in _PARTS
         )
-        return Cascade(retrieve, rank, config["depth"])
+        return Cascade(retrieve, rank, int(config["depth"]))

@@ -130,8 +130,10 @@ class Factors:
     @staticmethod
     def from_parts(config: Mapping[str, Any], tables: Mapping[str, Table], files: Path) -> Factors:
         """Return the scorer that a bundle stored."""
-        projection = projection_from(config["projection"], tables_under(tables, "projection"))
-        return Factors(tables["items"], projection, index_from(config["index"], files))
+        items = tables["items"]
+        own = tables_under(tables, "projection")
+        projection = projection_from(config["projection"], own, items.shape)
+        return Factors(items, projection, index_from(config["index"], files))
 
 
 def index_config(index: Index | None) -> dict[str, Any] | None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from martlet.core import Queries, Ranking, Reason
+from martlet.core import BundleError, Queries, Ranking, Reason
 from martlet.scorers.factors import Factors, index_config, index_from
 from martlet.scorers.projections import LinearFold
 from martlet.scorers.reasons import left_out_reasons
@@ -145,11 +145,16 @@ class Network:
     @staticmethod
     def from_parts(config: Mapping[str, Any], tables: Mapping[str, Table], files: Path) -> Network:
         """Return the scorer that a bundle stored."""
+        inputs = tables.get("inputs", tables["items"])
+        if inputs.shape[0] != tables["items"].shape[0]:
+            raise BundleError(
+                f"table inputs has {inputs.shape[0]} rows, items {tables['items'].shape[0]}"
+            )
         return Network(
             tables["items"],
             (files / ENCODER).read_bytes(),
             tables.get("inputs"),
-            config["max_length"],
+            int(config["max_length"]),
             tables_under(tables, "network"),
             index_from(config["index"], files),
         )

@@ -212,13 +212,24 @@ class IALSFold:
         return {name: getattr(self, name) for name in names}
 
 
-def projection_from(config: Mapping[str, Any], tables: Mapping[str, Table]) -> Projection:
-    """Return the projection that a bundle stored.
+def projection_from(
+    config: Mapping[str, Any], tables: Mapping[str, Table], shape: tuple[int, int]
+) -> Projection:
+    """Return the projection that a bundle stored, over item vectors of ``shape`` (n, d).
 
     Raises:
-        BundleError: of a kind that this version does not know.
+        BundleError: of a kind that this version does not know, or with a table of another shape.
     """
-    numbers = {name: config[name] for name in config if name != "kind"}
+    n, d = shape
+    expected = {"inputs": (n, d), "gram": (d, d), "users": (0, d)}
+    for name, table in tables.items():
+        rows, width = expected[name]
+        if table.shape != (rows or table.shape[0], width):
+            raise BundleError(
+                f"table projection.{name} is {table.shape[0]} x {table.shape[1]}: "
+                f"expected {rows or 'any'} x {width}, as the item vectors ask for"
+            )
+    numbers = {name: float(config[name]) for name in config if name != "kind"}
     match config["kind"]:
         case "linear":
             return LinearFold(numbers["power"], tables.get("inputs"))

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from martlet.core import Queries, QueryError, Ranking, Reason, best
+from martlet.core import BundleError, Queries, QueryError, Ranking, Reason, best
 from martlet.scorers.projections import Projection, projection_from
 from martlet.scorers.reasons import left_out_reasons
 from martlet.scorers.runtime import Runtime
@@ -165,11 +165,17 @@ class Ranker:
     @staticmethod
     def from_parts(config: Mapping[str, Any], tables: Mapping[str, Table], files: Path) -> Ranker:
         """Return the scorer that a bundle stored."""
+        seen = tables.get("history", tables["items"])
+        if seen.shape[0] != tables["items"].shape[0]:
+            raise BundleError(
+                f"table history has {seen.shape[0]} rows, items {tables['items'].shape[0]}"
+            )
+        own = tables_under(tables, "projection")
         return Ranker(
             tables["items"],
-            projection_from(config["projection"], tables_under(tables, "projection")),
+            projection_from(config["projection"], own, seen.shape),
             (files / RANKER).read_bytes(),
             tables.get("history"),
-            tuple(config["context"]),
+            tuple(map(str, config["context"])),
             tables_under(tables, "network"),
         )

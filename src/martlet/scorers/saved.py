@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from martlet.core import CSR, Array, BundleError, Text, Vocabulary, flatten, unflatten
+from martlet.core import CSR, Array, BundleError, SpecError, Text, Vocabulary, flatten, unflatten
 from martlet.scorers.registry import save_files, scorer_from
 from martlet.scorers.storage import MANIFEST, read_manifest, read_tensors, write_manifest
 from martlet.scorers.storage import write_tensors as write
@@ -73,7 +73,7 @@ def read_bundle(folder: Path, *, verify: bool) -> tuple[dict[str, Any], dict[str
         _check_shapes(folder, parts)
         if verify:
             _check_rows(folder, parts)
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, OSError, SpecError) as error:
         raise BundleError(
             f"{folder / MANIFEST} and the files beside it do not agree ({error!r}): "
             "copy the bundle again from where it was made"
@@ -83,6 +83,11 @@ def read_bundle(folder: Path, *, verify: bool) -> tuple[dict[str, Any], dict[str
 
 def _tables(about: Mapping[str, Any], arrays: Mapping[str, Array], verify: bool) -> Any:
     tables = {}
+    for key in arrays:
+        if key.rpartition("/")[0] not in about:
+            raise BundleError(
+                f"tables.safetensors holds the array {key!r} of no table: no bundle does"
+            )
     for name, (storage, n, d) in about.items():
         own = {k.rpartition("/")[2]: a for k, a in arrays.items() if k.rpartition("/")[0] == name}
         tables[name] = Table(storage, (n, d), own)

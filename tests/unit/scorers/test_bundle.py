@@ -1,0 +1,305 @@
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from martlet.core import CSR, BundleError, OutputError, QueryError, Text, Vocabulary
+from martlet.scorers.bundle import Bundle, Recommendation
+from martlet.scorers.factors import Factors
+from martlet.scorers.popular import Popular
+from martlet.scorers.projections import LinearFold, Lookup
+from martlet.scorers.saved import _readable, write_bundle
+from martlet.scorers.storage import read_tensors, write_manifest, write_tensors
+from martlet.scorers.table import Table
+from support.bundles import NUM_ITEMS, NUM_USERS, bundle, cascade, items
+
+
+def test_known_users_bring_their_history():
+    toy = bundle()
+    queries = toy.queries(["u2", "nobody", "u1"])
+    assert queries.user_row.tolist() == [2, -1, 1]
+    assert queries.history.lengths.tolist() == [5, 0, 5]
+    assert np.array_equal(queries.history.row(0), toy.histories.row(2))
+    assert queries.time_s.tolist() == [*range(10, 15), *range(5, 10)]
+    assert queries.history.values[0] == toy.histories.values[10]
+
+
+def test_one_user_is_asked_as_many_are():
+    toy = bundle()
+    one, many = toy.queries(["u2"]), toy.queries(["u2", "u1"]).slice(0, 1)
+    assert np.array_equal(one.history.indices, many.history.indices)
+    assert np.array_equal(one.time_s, many.time_s)
+    assert toy.recommend(["u2"]) == toy.recommend(["u2", "u1", "nobody"])[:1]
+
+
+def test_histories_of_ids_stand_for_unknown_users():
+    toy = bundle()
+    queries = toy.queries(histories=[["i3", "i99", "i1"], []])
+    assert queries.user_row.tolist() == [-1, -1]
+    assert queries.history.row(0).tolist() == [3, 1]
+    answers = toy.recommend(histories=[["i3", "i99", "i1"], []], k=4)
+    assert [(a.user_id, a.num_ignored, a.fallback) for a in answers] == [
+        (None, 1, False),
+        (None, 0, True),
+    ]
+
+
+def test_integers_are_the_text_of_their_digits():
+    toy = replace(bundle(), users=Vocabulary.of(range(NUM_USERS)))
+    assert toy.recommend([3]) == toy.recommend(["3"])
+    assert toy.recommend([3])[0].user_id == "3"
+
+
+def test_either_users_or_histories():
+    for wrong in ({}, {"user_ids": ["u1"], "histories": [["i1"]]}):
+        with pytest.raises(QueryError, match="either user ids or histories of item ids"):
+            bundle().recommend(**wrong)
+
+
+def test_short_lists_end_early():
+    (answer,) = bundle().recommend(["u1"], k=NUM_ITEMS + 5)
+    assert len(answer.item_ids) == len(answer.scores) == NUM_ITEMS - 5
+    assert answer.scores == sorted(answer.scores, reverse=True)
+    (nothing,) = bundle().recommend(["u1"], allow=np.zeros(NUM_ITEMS, bool))
+    assert nothing.item_ids == nothing.scores == []
+
+
+def test_excluded_and_other_items_are_not_shown():
+    toy = bundle()
+    first = toy.recommend(["u1"])[0].item_ids
+    assert toy.recommend(["u1"], exclude=[first[0]])[0].item_ids[:9] == first[1:]
+    some = toy.recommend(["u1"], candidates=[first[3], first[1], "i99"])[0]
+    assert some.item_ids == [first[1], first[3]]
+    kept = toy.recommend(["u1"], k=NUM_ITEMS, seen="keep")[0]
+    assert len(kept.item_ids) == NUM_ITEMS
+
+
+def test_the_fallback_hides_what_is_excluded_too():
+    toy = bundle()
+    first = toy.recommend(["nobody"])[0]
+    assert first.fallback
+    assert (
+        toy.recommend(["nobody"], exclude=first.item_ids[:1])[0].item_ids[:9] == first.item_ids[1:]
+    )
+
+
+def test_a_known_user_without_a_history_gets_popularity():
+    assert bundle().recommend(["u7"])[0].fallback
+    vectors = Lookup(Table.of(np.ones((NUM_USERS, 4))))
+    assert not bundle(Factors(items(), vectors)).recommend(["u7"])[0].fallback
+
+
+def test_every_user_is_answered_in_batches():
+    toy = bundle()
+    batches = list(toy.recommend_all(3, batch=3))
+    assert [len(batch) for batch in batches] == [3, 3, 2]
+    assert [one for batch in batches for one in batch] == toy.recommend(
+        [f"u{i}" for i in range(NUM_USERS)], 3
+    )
+
+
+def test_similar_items_are_near_in_angle():
+    toy = bundle()
+    found = toy.similar("i3", 4)
+    vectors = toy.scorer.items.dense()
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    cosine = unit @ unit[3]
+    cosine[3] = -1
+    want = np.argsort(-cosine)[:4]
+    assert [name for name, _ in found] == [f"i{row}" for row in want]
+    assert [score for _, score in found] == pytest.approx(cosine[want].tolist(), abs=1e-6)
+    assert len(toy.similar("i3", 99)) == NUM_ITEMS - 1
+
+
+def test_similar_needs_a_known_item_and_some_likeness():
+    with pytest.raises(
+        QueryError, match="the item 'i99' is unknown: expected one of the bundle's 30"
+    ):
+        bundle().similar("i99")
+    with pytest.raises(QueryError, match="popularity knows of no item that is like another"):
+        bundle(Popular(Table.of(np.ones(NUM_ITEMS)))).similar("i1")
+
+
+def test_reasons_are_told_by_title():
+    toy = bundle()
+    reasons = toy.explain("u1", "i0")
+    titles = [toy.title(row) for row in toy.histories.row(1)]
+    assert sorted(r.words.split("'")[1] for r in reasons) == sorted(titles)
+    assert toy.title(0) == "i0"
+    assert replace(toy, catalogue={}).title(4) == "i4"
+    (why,) = toy.explain("nobody", "i0")
+    assert why.words == "popular with everyone (nothing is known of this user)"
+
+
+def test_a_bundle_comes_back_whole(tmp_path):
+    toy = bundle(cascade())
+    before = toy.id
+    toy.save(tmp_path / "b")
+    back = Bundle.load(tmp_path / "b")
+    assert back.id == toy.id == before
+    assert back.lineage == ({"spec": "toy", "params": {"sizes": [1, 2]}},)
+    assert list(back.users.ids) == list(toy.users.ids)
+    assert list(back.catalogue["title"]) == list(toy.catalogue["title"])
+    assert np.array_equal(back.catalogue["price"], toy.catalogue["price"])
+    assert np.array_equal(back.history_time_s, toy.history_time_s)
+    assert np.array_equal(back.popularity, toy.popularity)
+    assert back.scoring_bytes == toy.scoring_bytes
+    files = [p for p in (tmp_path / "b").rglob("*") if p.is_file() and p.name != "manifest.json"]
+    assert back.bundle_bytes == sum(path.stat().st_size for path in files)
+    assert (tmp_path / "b" / "rank" / "encoder.onnx").exists()
+
+
+def test_anything_else_is_another_id():
+    toy = bundle()
+    others = [
+        replace(toy, popularity=toy.popularity + 1),
+        replace(toy, lineage=({"spec": "other"},)),
+        replace(toy, history_time_s=None),
+        replace(toy, catalogue={}),
+        toy.then(toy.scorer, {"transform": "none"}),
+        bundle(Factors(items(), LinearFold(power=0.5))),
+    ]
+    assert len({toy.id, *(other.id for other in others)}) == 7
+    assert others[4].lineage == (*toy.lineage, {"transform": "none"})
+
+
+def test_an_older_bundle_is_replaced_whole(tmp_path):
+    bundle(cascade()).save(tmp_path / "b")
+    bundle().save(tmp_path / "b")
+    assert Bundle.load(tmp_path / "b").id == bundle().id
+    assert [path.name for path in tmp_path.iterdir()] == ["b"]
+
+
+def test_a_file_is_not_overwritten(tmp_path):
+    (tmp_path / "b").write_text("mine")
+    with pytest.raises(OutputError, match="b exists"):
+        bundle().save(tmp_path / "b")
+
+
+def test_a_bundle_of_nobody_and_nothing_seen(tmp_path):
+    toy = bundle()
+    empty = replace(
+        toy,
+        users=Vocabulary.of([]),
+        histories=CSR.empty(0, NUM_ITEMS),
+        history_time_s=None,
+        catalogue={},
+        lineage=(),
+    )
+    empty.save(tmp_path / "b")
+    back = Bundle.load(tmp_path / "b")
+    assert back.recommend(["u1"]) == empty.recommend(["u1"])
+    assert back.recommend(["u1"])[0].fallback
+    assert list(back.recommend_all()) == []
+
+
+def test_a_recommendation_is_plain():
+    (answer,) = bundle().recommend(["u1"], 2)
+    assert isinstance(answer, Recommendation)
+    assert json.loads(json.dumps(answer))[0] == "u1"
+
+
+def rewrite(folder, name, change):
+    """Save a bundle whose file ``name`` lies in an honest hash: only its content is wrong."""
+    toy = bundle()
+    folder.mkdir()
+    write_bundle(folder, toy)
+    path = folder / f"{name}.safetensors"
+    arrays = {key: np.array(array) for key, array in read_tensors(path).items()}
+    change(arrays)
+    write_tensors(path, arrays)
+    about = json.loads((folder / "manifest.json").read_text())
+    write_manifest(folder, {key: about[key] for key in ("scorer", "tables", "lineage")})
+
+
+def put(key, at, value):
+    return lambda arrays: arrays[key].__setitem__(at, value)
+
+
+def become(key, array):
+    return lambda arrays: arrays.__setitem__(key, array)
+
+
+def drop(key):
+    return lambda arrays: arrays.pop(key)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "words"),
+    [
+        ("histories", put("indices", 3, NUM_ITEMS), "histories.safetensors has columns .* to 30"),
+        ("histories", put("indices", 3, -1), "histories.safetensors has columns -1"),
+        ("histories", put("indptr", 2, 99), "histories.safetensors has offsets"),
+        ("histories", become("indptr", np.zeros(3, np.int64)), "history offsets are int64"),
+        ("histories", become("values", np.ones(3, np.float32)), "history weights are float32"),
+        ("histories", become("time_s", np.ones(35, np.int32)), "history times are int32"),
+        ("histories", become("indices", np.ones(35, np.int64)), "history items are int64"),
+        ("histories", drop("indices"), "do not agree .*indices"),
+        ("users", put("sorted_row", 0, 99), "users.safetensors has rows out of range"),
+        ("users", become("sorted_hash", np.zeros(2, np.uint64)), "users.safetensors has a lookup"),
+        ("users", put("ids.offsets", 1, 99), "the text of users has offsets or bytes"),
+        ("users", put("ids.blob", 0, 0xFF), "the text of users has offsets or bytes"),
+        ("items", drop("popularity"), "do not agree .*popularity"),
+        ("items", become("popularity", np.ones(3, np.float32)), "popularity are float32"),
+        ("catalogue", put("title.offsets", 3, 0), "the text of catalogue column 'title'"),
+        ("catalogue", become("price", np.ones(3)), "catalogue column 'price' are float64"),
+        ("catalogue", drop("title.offsets"), "do not agree .*title.offsets"),
+        ("tables", become("items/values", np.ones((2, 2))), "table items stored as fp32 30 x 4"),
+        ("tables", become("items/more", np.ones(2)), "table items stored as fp32 30 x 4"),
+        ("tables", become("other/values", np.ones(2)), "holds the array 'other/values'"),
+    ],
+)
+def test_honest_hashes_over_dishonest_arrays_are_refused(tmp_path, name, change, words):
+    rewrite(tmp_path / "b", name, change)
+    with pytest.raises(BundleError, match=words):
+        Bundle.load(tmp_path / "b")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"scorer": {"kind": "magic", "config": {}}}, "the scorer is of kind 'magic'"),
+        ({"scorer": {"kind": "factors", "config": {}}}, "do not agree"),
+        ({"scorer": 3}, "do not agree"),
+        ({"tables": {}}, "do not agree|holds the array"),
+        ({"tables": {"items": ["fp32", 30]}}, "do not agree"),
+        ({"tables": {"items": ["fp32", "30", 4]}}, "do not agree|stored as"),
+        ({"scorer": {"kind": "popular", "config": {}}}, "do not agree"),
+        (
+            {"scorer": {"kind": "factors", "config": {"projection": {"kind": "x"}, "index": None}}},
+            "the projection is of kind 'x'",
+        ),
+        (
+            {
+                "scorer": {
+                    "kind": "factors",
+                    "config": {"projection": {"kind": "linear", "power": "x"}, "index": None},
+                }
+            },
+            "do not agree",
+        ),
+        ({"lineage": 3}, "do not agree"),
+    ],
+)
+def test_honest_hashes_over_a_dishonest_manifest_are_refused(tmp_path, changes, words):
+    bundle().save(tmp_path / "b")
+    about = json.loads((tmp_path / "b" / "manifest.json").read_text())
+    kept = {key: about[key] for key in ("scorer", "tables", "lineage")}
+    write_manifest(tmp_path / "b", kept | changes)
+    with pytest.raises(BundleError, match=words):
+        Bundle.load(tmp_path / "b")
+
+
+def test_a_scorer_of_another_catalogue_is_refused(tmp_path):
+    replace(bundle(Popular(Table.of(np.ones(3))))).save(tmp_path / "b")
+    with pytest.raises(BundleError, match="the scorer ranks 3 items, the vocabulary has 30"):
+        Bundle.load(tmp_path / "b")
+
+
+def test_text_that_splits_a_letter_is_unreadable():
+    whole = Text.of(["ö", "ab"])
+    assert _readable(whole)
+    assert not _readable(Text(whole.blob, np.array([0, 1, 4])))
+    assert not _readable(Text(whole.blob[:-1], whole.offsets))
+    assert not _readable(Text(whole.blob.astype(np.int8), whole.offsets))

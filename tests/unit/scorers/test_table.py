@@ -1,0 +1,123 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from martlet.core import CSR, BundleError, SpecError, rng
+from martlet.scorers.table import Table, blocks, check_csr, tables_under
+
+X = rng(0, "table").normal(size=(9, 5)).astype(np.float32)
+X[3] = 0
+SPARSE = Table.of_csr(CSR.from_rows([[1, 4], [], [0]], 5, [[0.5, -2], [], [3]]))
+
+
+def test_dense_values_are_kept_as_they_are():
+    table = Table.of(X)
+    assert table.dense() is not None
+    assert np.shares_memory(table.dense(), X)
+    assert np.array_equal(table.rows(np.array([8, 0, 8])), X[[8, 0, 8]])
+    assert np.array_equal(table.transposed, X.T)
+    assert (table.storage, table.shape, table.nbytes) == ("fp32", (9, 5), 9 * 5 * 4)
+
+
+def test_a_vector_is_one_column():
+    assert Table.of(np.arange(3.0)).shape == (3, 1)
+
+
+@pytest.mark.parametrize(("precision", "nbytes"), [("fp16", 90), ("int8", 45 + 36)])
+def test_smaller_precisions_take_fewer_bytes(precision, nbytes):
+    small = Table.of(X).to(precision)
+    small.check("x")
+    assert (small.storage, small.nbytes) == (precision, nbytes)
+    assert small.dense().dtype == np.float32
+    bound = np.abs(X).max(1, keepdims=True) / (254 if precision == "int8" else 2048) * 1.001
+    assert (np.abs(small.dense() - X) <= bound).all()
+    assert np.array_equal(small.rows(np.array([2, 3])), small.dense()[[2, 3]])
+    assert not small.dense()[3].any()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_sparse_values_keep_their_places(precision):
+    small = SPARSE.to(precision)
+    small.check("x")
+    assert small.storage == {"fp32": "csr"}.get(precision, f"csr-{precision}")
+    want = np.array([[0, 0.5, 0, 0, -2], [0] * 5, [3, 0, 0, 0, 0]])
+    np.testing.assert_allclose(small.dense(), want, atol=0.01)
+    np.testing.assert_allclose(small.rows(np.array([2, 0])), want[[2, 0]], atol=0.01)
+    assert small.csr().lengths.tolist() == [2, 0, 1]
+    assert small.to("fp32").storage == "csr"
+
+
+def test_a_dense_table_gives_its_nonzeros_as_csr():
+    assert np.array_equal(Table.of_csr(Table.of(X).csr()).dense(), X)
+
+
+def test_the_same_precision_is_the_same_table():
+    assert SPARSE.to("fp32") is SPARSE
+
+
+def test_an_unknown_precision_is_refused():
+    with pytest.raises(SpecError, match="precision 'fp64' is unknown: expected fp32, fp16 or int8"):
+        Table.of(X).to("fp64")
+
+
+def test_what_half_precision_cannot_hold_is_refused():
+    with pytest.raises(SpecError, match=r"a value of 1e\+06, beyond 65504.*int8 or fp32"):
+        Table.of(X * 0 + 1e6).to("fp16")
+    with pytest.raises(SpecError, match="a value of nan"):
+        Table.of(X * np.nan).to("fp16")
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 40), st.integers(1, 9), st.integers(0, 5))
+def test_int8_errs_by_half_a_step_at_most(n, d, seed):
+    x = rng(seed, "int8").normal(size=(n, d)).astype(np.float32) ** 3
+    small = Table.of(x).to("int8")
+    assert (np.abs(small.dense() - x) <= small.scale[:, None] * 0.5001).all()
+
+
+def test_blocks_cover_all_rows_once():
+    assert blocks(10, 3, 12) == [(0, 4), (4, 8), (8, 10)]
+    assert blocks(2, 100, 12) == [(0, 1), (1, 2)]
+    assert blocks(0, 3) == []
+
+
+def test_tables_are_found_by_prefix():
+    assert tables_under({"a.b": SPARSE, "a.c.d": SPARSE, "ab.c": SPARSE}, "a").keys() == {
+        "b",
+        "c.d",
+    }
+
+
+def test_arrays_that_do_not_fit_are_refused():
+    with pytest.raises(BundleError, match="table x has storage 'fp8': expected fp32"):
+        Table("fp8", (1, 1), {}).check("x")
+    with pytest.raises(
+        BundleError, match=r"x stored as fp32 9 x 4 has arrays values float32\(9, 5\)"
+    ):
+        Table("fp32", (9, 4), {"values": X}).check("x")
+    with pytest.raises(BundleError, match=r"expected values int8\(9, 5\), scale float32\(9,\)"):
+        Table("int8", (9, 5), {"values": X}).check("x")
+
+
+@pytest.mark.parametrize(
+    ("indptr", "indices", "words"),
+    [
+        ([0, 2, 1], [0, 1], "offsets that do not rise from 0 to 2"),
+        ([1, 2, 2], [0, 1], "offsets that do not rise"),
+        ([0, 1, 3], [0, 1], "offsets that do not rise"),
+        ([0, 1, 2], [0, 5], "columns 0 to 5: expected 0 to 4"),
+        ([0, 1, 2], [-1, 0], "columns -1 to 0: expected 0 to 4"),
+    ],
+)
+def test_damaged_sparse_rows_are_refused(indptr, indices, words):
+    with pytest.raises(BundleError, match=f"here has {words}"):
+        check_csr("here", np.array(indptr), np.array(indices), 5)
+    arrays = {
+        "indptr": np.array(indptr, np.int64),
+        "indices": np.array(indices, np.int32),
+        "values": np.ones(2, np.float32),
+    }
+    Table("csr", (2, 5), arrays).check("x", entries=False)
+    with pytest.raises(BundleError, match=f"table x has {words}"):
+        Table("csr", (2, 5), arrays).check("x")
