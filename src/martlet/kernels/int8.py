@@ -14,6 +14,7 @@ it cannot be in the answer, and all others are scored again in float32. Thus the
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -34,11 +35,11 @@ _BLOCK = 256  # rows; with 64 features 16 KB, so that the next query finds them 
 _GRAIN = 1 << 21  # codes that are worth a thread
 _PIECES = 4  # ranges a thread, so that a thread that is held up does not hold up the answer
 _FIRST = 4096  # places for what may be in the answer, before more are made
+_GATHERED = 1 << 16  # rows that are gathered at a time to be scored again
 _HALF = 2.0**-24  # the largest relative error of one float32 rounding
 _TINY = 2.0**-149  # the smallest step of float32
 _NO_ROWS = np.zeros(0, np.int64), np.zeros(0, np.int32)
 _ALL = np.zeros(0, np.bool_)
-_NO_SCALE = np.zeros(0, np.float32)
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,14 +49,14 @@ class Codes:
     Attributes:
         values: (n, d) int8.
         scale: (n,) float32, at least 0; a value is about its code times the scale of its row.
-        vectors: (n, d) float32 that the codes stand for (in memory or mapped from a file), read
-            only where a row may be in the answer; None where the codes are all there is.
+        vectors: (n, d) float32 or float16 that the codes stand for, in memory or mapped from a
+            file; read only where a row may be in the answer. None: the codes are all there is.
         residual: R, the largest |v - scale * c| / scale over the rows; infinite if unknown.
     """
 
     values: I8
     scale: F32
-    vectors: F32 | None = None
+    vectors: NDArray[np.floating] | None = None
     residual: float = np.inf
 
     @staticmethod
@@ -72,14 +73,14 @@ class Codes:
         return Codes.beside(values, scale, vectors)
 
     @staticmethod
-    def beside(values: I8, scale: F32, vectors: F32) -> Codes:
+    def beside(values: I8, scale: F32, vectors: NDArray[np.floating]) -> Codes:
         """Join codes to the vectors that they stand for, and measure R. O(n d)."""
         worst = 0.0
         for start in range(0, len(values), _FIRST):
             part = slice(start, start + _FIRST)
             size = scale[part].astype(np.float64)
             with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-                rest = vectors[part] - values[part] * size[:, None]
+                rest = vectors[part].astype(np.float64) - values[part] * size[:, None]
                 length = np.sqrt(np.einsum("ij,ij->i", rest, rest))
                 ratio = np.where(length == 0, 0.0, length / size)
             # A NaN, from a value that is no finite number, must not be lost to a maximum.
@@ -91,6 +92,13 @@ class Codes:
         """A power of two that brings the largest scale near 1; NaN if one is not finite."""
         top = float(np.max(self.scale, initial=0.0))
         return float(np.ldexp(1.0, min(126, -int(np.frexp(top)[1])))) if top < np.inf else np.nan
+
+    def rows(self, at: I32) -> F32:
+        """Return the (len(at), d) float32 rows that count: the vectors, or code times scale."""
+        if self.vectors is not None:
+            return self.vectors[at].astype(np.float32, copy=False)
+        with np.errstate(invalid="ignore", over="ignore"):
+            return self.values[at].astype(np.float32) * self.scale[at][:, None]  # type: ignore[no-any-return]
 
     @property
     def nbytes(self) -> int:
@@ -155,13 +163,30 @@ def topk_int8(
     floor = np.partition(lower, (parts - 1) * k, axis=1)[:, (parts - 1) * k]
     keep = upper >= (floor - slack)[query]
     query, row = query[keep], row[keep]
-    count = np.bincount(query, minlength=size)
-    order = np.argsort(query, kind="stable")
-    exact = (codes.values, codes.scale) if codes.vectors is None else (codes.vectors, _NO_SCALE)
+    rows, scores = best_rows(vectors, codes.rows, query, row, k)
+    return rows, scores, np.bincount(query, minlength=size)
+
+
+def best_rows(
+    vectors: F32, take: Callable[[I32], F32], query: I32, row: I32, k: int
+) -> tuple[I32, F32]:
+    """Return the k best of given pairs of query and row, ordered as by ``topk_dot``. O(m d).
+
+    Args:
+        vectors: (B, d) float32.
+        take: gives the (len, d) float32 rows of a catalogue by their numbers.
+        query: (m,) int32, the query of each pair.
+        row: (m,) int32, the row of each pair; a pair occurs once.
+        k: length of the lists.
+    """
+    size = len(vectors)
     rows, scores = np.full((size, k), -1, np.int32), np.full((size, k), -np.inf, np.float32)
-    indptr = np.concatenate([[0], np.cumsum(count)])
-    _rescore(vectors, exact[0], exact[1], indptr, row[order], rows, scores)
-    return rows, scores, count
+    filled = np.zeros(size, np.int64)
+    for start in range(0, len(row), _GATHERED):
+        part = slice(start, start + _GATHERED)
+        _rescore(vectors, take(row[part]), query[part], row[part], filled, rows, scores)
+    _sort(filled, rows, scores)
+    return rows, scores
 
 
 def topk_int8_reference(
@@ -174,11 +199,8 @@ def topk_int8_reference(
     """Return what ``topk_int8`` finds, in NumPy: every row in float32, then a full sort."""
     from martlet.kernels.topk import topk_dot_reference
 
-    rows = codes.vectors
-    if rows is None:
-        with np.errstate(invalid="ignore", over="ignore"):
-            rows = codes.values.astype(np.float32) * codes.scale[:, None]
-    return topk_dot_reference(vectors, np.ascontiguousarray(rows.T), k, hidden, allow)
+    everything = codes.rows(np.arange(len(codes.values), dtype=np.int32))
+    return topk_dot_reference(vectors, np.ascontiguousarray(everything.T), k, hidden, allow)
 
 
 def _bounds(vectors: F32, codes: Codes) -> tuple[NDArray[np.int16], F32, F32]:
@@ -299,17 +321,20 @@ def _compact(queries: I32, rows: I32, bounds: F32, floors: F32, filled: Any, sla
 
 @njit(cache=True, nogil=True, fastmath={"contract"}, error_model="numpy")
 def _rescore(
-    vectors: F32, items: Any, scale: F32, indptr: Any, candidates: I32, rows: I32, scores: F32
+    vectors: F32, wide: F32, query: I32, row: I32, filled: Any, rows: I32, scores: F32
 ) -> None:
-    """Fill the lists with the best candidates, each summed over the features as in ``topk_dot``."""
-    d = vectors.shape[1]
-    for b in range(len(vectors)):
-        size = 0
-        for row in candidates[indptr[b] : indptr[b + 1]]:
-            times = scale[row] if len(scale) else np.float32(1)
-            total = np.float32(0)
-            for j in range(d):
-                total = total + vectors[b, j] * (np.float32(items[row, j]) * times)
-            if total > -np.inf:
-                size = offer(scores[b], rows[b], size, total, row)
-        pop_all(scores[b], rows[b], size)
+    """Offer each pair to its query's heap, summed over the features as in ``topk_dot``."""
+    for at in range(len(row)):
+        b = query[at]
+        total = np.float32(0)
+        for j in range(wide.shape[1]):
+            total = total + vectors[b, j] * wide[at, j]
+        if total > -np.inf:
+            filled[b] = offer(scores[b], rows[b], filled[b], total, row[at])
+
+
+@njit(cache=True, nogil=True)
+def _sort(filled: Any, rows: I32, scores: F32) -> None:
+    """Turn every heap into a list, best first."""
+    for b in range(len(filled)):
+        pop_all(scores[b], rows[b], filled[b])

@@ -133,7 +133,7 @@ class Factors:
         items = tables["items"]
         own = tables_under(tables, "projection")
         projection = projection_from(config["projection"], own, items.shape)
-        return Factors(items, projection, index_from(config["index"], files))
+        return Factors(items, projection, index_from(config["index"], files, tables["items"]))
 
 
 def index_config(index: Index | None) -> dict[str, Any] | None:
@@ -141,10 +141,10 @@ def index_config(index: Index | None) -> dict[str, Any] | None:
     return None if index is None else {"kind": index.kind, **index.config()}
 
 
-def index_from(config: Mapping[str, Any] | None, files: Path) -> Index | None:
-    """Return the index that a bundle stored."""
+def index_from(config: Mapping[str, Any] | None, files: Path, items: Table) -> Index | None:
+    """Return the index over ``items`` that a bundle stored."""
     if config is None:
         return None
     from martlet.scorers.index import load_index
 
-    return load_index(files, config)
+    return load_index(files, config, items)

@@ -156,5 +156,5 @@ class Network:
             tables.get("inputs"),
             int(config["max_length"]),
             tables_under(tables, "network"),
-            index_from(config["index"], files),
+            index_from(config["index"], files, tables["items"]),
         )
