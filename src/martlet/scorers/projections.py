@@ -159,12 +159,14 @@ class IALSFold:
         unobserved_weight: weight of every pair that was not observed.
         reg: L2 strength.
         reg_exponent: 0 is the classic objective, 1 scales with the events of the user.
+        weighted: whether the weights of the events count, or only that they are there.
     """
 
     gram: Table
     unobserved_weight: float
     reg: float
     reg_exponent: float
+    weighted: bool = True
     kind: ClassVar[str] = "ials"
 
     def project(self, queries: Queries, items: Table) -> F32:
@@ -189,7 +191,8 @@ class IALSFold:
 
     def _systems(self, queries: Queries, items: Table) -> Iterator[tuple[Any, Any]]:
         """Yield A (d, d) and w_j y_j (len, d) of each query, in float64."""
-        history, weights = queries.history, queries.history.weights()
+        history = queries.history
+        weights = history.weights() if self.weighted else np.ones(history.nnz, np.float32)
         gram = self.gram.dense().astype(np.float64) * self.unobserved_weight
         for start, stop in zip(history.indptr[:-1], history.indptr[1:], strict=True):
             vectors = items.rows(history.indices[start:stop]).astype(np.float64)
@@ -208,7 +211,7 @@ class IALSFold:
 
     def config(self) -> dict[str, Any]:
         """Return every number that is no table."""
-        names = ("unobserved_weight", "reg", "reg_exponent")
+        names = ("unobserved_weight", "reg", "reg_exponent", "weighted")
         return {name: getattr(self, name) for name in names}
 
 

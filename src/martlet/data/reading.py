@@ -1,0 +1,256 @@
+"""A log with its columns found: who, what, and where given how much, when and in what context."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import polars as pl
+
+from martlet.core import DataError
+from martlet.data.formats import scan, stated
+
+TimeUnit = Literal["auto", "s", "ms", "us", "ns"]
+EVENT_WEIGHTS: Mapping[str, float] = {"view": 1, "cart": 3, "buy": 5}
+
+# Usual headings, most telling first; compared without case, blanks, dashes and underscores.
+_NAMES: Mapping[str, Sequence[str]] = {
+    "user": ("userid", "user", "uid", "visitorid", "customerid", "reviewerid", "sessionid"),
+    "item": (
+        "itemid", "item", "iid", "productid", "movieid", "artistid", "asin", "newsid", "trackid",
+        "songid", "articleid", "appid",
+    ),
+    "rating": ("rating", "score", "stars", "overall"),
+    "weight": ("weight", "count", "cnt", "plays", "playcount", "quantity"),
+    "time": ("timestamp", "time", "times", "datetime", "date", "ts", "unixreviewtime"),
+    "event": ("event", "eventtype", "behavior", "action"),
+    "basket": ("basket", "basketid", "orderid", "transactionid"),
+}  # fmt: skip
+_BY_PLACE = ("user", "item", "rating", "time")
+
+
+@dataclass(frozen=True, eq=False)
+class Log:
+    """A lazy table with standard columns, and what was found on the way.
+
+    Attributes:
+        frame: columns user_id, item_id, and those given of rating, weight, time, event, basket;
+            context columns keep their names.
+        columns: standard name to the name in the source.
+        context: names of the context columns.
+        files: what is read.
+        format: the format that was found.
+        time_unit: how times are to be read.
+        event_weights: weight by event type.
+    """
+
+    frame: pl.LazyFrame
+    columns: Mapping[str, str]
+    context: tuple[str, ...]
+    files: tuple[str, ...]
+    format: str
+    time_unit: TimeUnit = "auto"
+    event_weights: Mapping[str, float] = ()  # type: ignore[assignment]
+
+
+def read(
+    source: Any,
+    *,
+    user_col: str | None = None,
+    item_col: str | None = None,
+    rating_col: str | None = None,
+    weight_col: str | None = None,
+    time_col: str | None = None,
+    event_col: str | None = None,
+    basket_col: str | None = None,
+    context_cols: Sequence[str] = (),
+    format: str | None = None,
+    sep: str | None = None,
+    time_unit: TimeUnit = "auto",
+    event_weights: Mapping[str, float] | None = None,
+) -> Log:
+    """Return the log in a file, a folder, a glob, an address, a list of these, or a table.
+
+    Nothing is read but the first lines; a log larger than memory is streamed by ``prepare``.
+    Columns are found by their usual names; without a header the first four are user, item, rating
+    and time. ``*_col`` names one that has another name.
+
+    Args:
+        source: CSV, TSV, JSON lines, Parquet, RecBole atomic, MovieLens ``::`` or one-sequence-a-
+            line files, plain, gzip or zstd; or a Polars, pandas or Arrow table.
+        user_col: name of the column of users.
+        item_col: name of the column of items.
+        rating_col: name of the column of ratings.
+        weight_col: name of the column of weights.
+        time_col: name of the column of times.
+        event_col: name of the column of event types.
+        basket_col: name of the column of baskets.
+        context_cols: columns to carry along, aligned with the events.
+        format: in place of what the name and the first lines tell.
+        sep: separator of a text file.
+        time_unit: "s", "ms", "us" or "ns"; "auto" tells by the size of the numbers.
+        event_weights: weight by event type; default view 1, cart 3, buy 5.
+
+    Raises:
+        DataError: nothing to read, or a column that cannot be found.
+    """
+    if isinstance(source, str | Path) or _is_list_of_paths(source):
+        frame, found, files = scan(source, format, sep)
+    else:
+        frame, found, files = _in_memory(source), "table", ["a table in memory"]
+    given = {
+        "user": user_col,
+        "item": item_col,
+        "rating": rating_col,
+        "weight": weight_col,
+        "time": time_col,
+        "event": event_col,
+        "basket": basket_col,
+    }
+    with stated(files):
+        names = frame.collect_schema().names()
+    columns = _find(names, given, files[0])
+    missing = [name for name in context_cols if name not in names]
+    if missing:
+        raise DataError(f"{files[0]} has no column {missing[0]!r}: it has {', '.join(names)}")
+    standard = {"user": "user_id", "item": "item_id"}
+    picked = [pl.col(name).alias(standard.get(role, role)) for role, name in columns.items()]
+    context = tuple(name for name in context_cols if name not in columns.values())
+    return Log(
+        frame.select(*picked, *context),
+        columns,
+        context,
+        tuple(files),
+        found,
+        time_unit,
+        EVENT_WEIGHTS if event_weights is None else event_weights,
+    )
+
+
+def read_sql(query: str, connection: Any, **columns: Any) -> Log:
+    """Return the log that a SQL query gives; ``columns`` as in ``read``.
+
+    Raises:
+        DataError: the database refused, or a column cannot be found.
+    """
+    with stated([f"the query {query[:60]!r}"]):
+        if isinstance(connection, str):
+            frame = pl.read_database_uri(query, connection)
+        else:
+            frame = pl.read_database(query, connection)
+    return read(frame, **columns)
+
+
+def read_table(source: Any, id_col: str | None = None, kind: str = "item") -> pl.DataFrame:
+    """Return a side table with its id column called ``id``, as text.
+
+    Raises:
+        DataError: it cannot be read, or its id column cannot be found.
+    """
+    if isinstance(source, str | Path):
+        frame, found, files = scan(source)
+        if found == "sequences":
+            frame, _, files = scan(source, "csv", " ")
+    else:
+        frame, files = _in_memory(source), ["a table in memory"]
+    with stated(files):
+        table = frame.collect()
+    if id_col is None:
+        usual = {"id", *_NAMES[kind]}
+        hits = [name for name in table.columns if _plain(name) in usual]
+        unnamed = all(name.startswith("column_") for name in table.columns)
+        id_col = table.columns[0] if unnamed else next(iter(hits), None)
+    if id_col not in table.columns:
+        raise DataError(
+            f"{files[0]} has no {kind} id column that can be told: it has "
+            f"{', '.join(table.columns)}; rename one to {kind}_id"
+        )
+    table = table.rename({id_col: "id"}) if id_col != "id" else table
+    return table.with_columns(pl.col("id").cast(pl.String).str.strip_chars())
+
+
+def _is_list_of_paths(source: Any) -> bool:
+    return isinstance(source, list | tuple) and all(isinstance(s, str | Path) for s in source)
+
+
+def _in_memory(source: Any) -> pl.LazyFrame:
+    try:
+        if isinstance(source, pl.LazyFrame):
+            return source
+        return (source if isinstance(source, pl.DataFrame) else pl.DataFrame(source)).lazy()
+    except (TypeError, ValueError, pl.exceptions.PolarsError) as error:
+        raise DataError(
+            f"{type(source).__name__} cannot be read as a log ({error}): expected a path or a "
+            "table of columns"
+        ) from error
+
+
+def _plain(name: str) -> str:
+    return "".join(letter for letter in name.lower() if letter.isalnum())
+
+
+def _find(names: list[str], given: Mapping[str, str | None], file: str) -> dict[str, str]:
+    """Return standard role to column name."""
+    found: dict[str, str] = {}
+    for role, name in given.items():
+        if name is not None:
+            if name not in names:
+                raise DataError(f"{file} has no column {name!r}: it has {', '.join(names)}")
+            found[role] = name
+    unnamed = all(name.startswith("column_") for name in names)
+    for place, role in enumerate(_BY_PLACE):
+        if unnamed and role not in found and place < len(names):
+            found[role] = names[place]
+    by_plain = {_plain(name): name for name in reversed(names)}
+    for role, usual in _NAMES.items():
+        hit = next((by_plain[name] for name in usual if name in by_plain), None)
+        if role not in found and hit is not None and hit not in found.values():
+            found[role] = hit
+    for role in ("user", "item"):
+        if role not in found:
+            raise DataError(
+                f"{file} has no {role} column that can be told: it has {', '.join(names)}; "
+                f"name one with --{role}-col"
+            )
+    return found
+
+
+def as_float(column: str, dtype: Any) -> pl.Expr:
+    """Return a column as float64; what is no number becomes null."""
+    expr = pl.col(column)
+    text = dtype == pl.String
+    return (expr.str.strip_chars() if text else expr).cast(pl.Float64, strict=False)
+
+
+def as_seconds(column: str, dtype: Any, unit: TimeUnit) -> pl.Expr:
+    """Return a column of times as int64 Unix seconds; what is no time becomes null.
+
+    Numbers are seconds below 1e11 (the year 5138), else milli-, micro- or nanoseconds.
+    """
+    expr = pl.col(column)
+    if isinstance(dtype, pl.Datetime | pl.Date) or dtype in (pl.Datetime, pl.Date):
+        return expr.cast(pl.Datetime("us")).dt.epoch("s")
+    number = as_float(column, dtype)
+    if unit == "auto":
+        size = number.abs()
+        scale = (
+            pl.when(size < 1e11).then(1.0).when(size < 1e14).then(1e3).when(size < 1e17).then(1e6)
+        ).otherwise(1e9)
+    else:
+        scale = pl.lit({"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}[unit])
+    # A whole number of seconds must not pass through a float: 2^53 is far, but nanoseconds are not.
+    seconds = (number / scale).floor().cast(pl.Int64, strict=False)
+    if dtype != pl.String:
+        return seconds
+    text = expr.str.strip_chars()
+    forms: Iterable[str] = (
+        "%Y-%m-%dT%H:%M:%S%.fZ", "%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d %H:%M:%S%.f",
+        "%Y-%m-%dT%H:%M", "%Y-%m-%d %H:%M",
+    )  # fmt: skip
+    stamps = [text.str.to_datetime(form, strict=False, time_unit="us") for form in forms]
+    with_zone = text.str.to_datetime("%Y-%m-%dT%H:%M:%S%.f%z", strict=False, time_unit="us")
+    days = text.str.to_date("%Y-%m-%d", strict=False).cast(pl.Datetime("us"))
+    iso = pl.coalesce(*stamps, with_zone.dt.replace_time_zone(None), days)
+    return pl.coalesce(seconds, iso.dt.epoch("s"))

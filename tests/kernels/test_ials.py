@@ -1,0 +1,59 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from martlet.core import CSR
+from martlet.kernels.ials import half_sweep, half_sweep_reference
+
+
+@st.composite
+def systems(draw):
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    n, m, d = draw(st.integers(0, 9)), draw(st.integers(1, 30)), draw(st.integers(1, 9))
+    rows = [np.flatnonzero(rng.random(m) < 0.4) for _ in range(n)]
+    weights = [rng.random(len(row)) + 0.1 for row in rows]
+    # Columns at right angles, so that the Gram matrix is diagonal.
+    vectors, sizes, _ = np.linalg.svd(rng.normal(size=(max(m, d), d)), full_matrices=False)
+    y = (vectors * sizes)[:m].astype(np.float32)
+    dense = (draw(st.sampled_from([0.1, 1.0])) * sizes**2).astype(np.float32)
+    reg = (rng.random(n) + 0.5).astype(np.float32)
+    return CSR.from_rows(rows, m, weights), y, dense, reg, draw(st.sampled_from([0.0, 1.0]))
+
+
+@given(systems(), st.integers(1, 2))
+@settings(deadline=None)
+def test_enough_steps_reach_the_solution(system, threads):
+    matrix, y, dense, reg, offset = system
+    x = np.random.default_rng(0).normal(size=(matrix.num_rows, y.shape[1])).astype(np.float32)
+    half_sweep(matrix, x, y, dense, reg, offset=offset, steps=30, num_threads=threads)
+    expected = half_sweep_reference(matrix, y, dense, reg, offset=offset)
+    np.testing.assert_allclose(x, expected, rtol=2e-3, atol=2e-4)
+
+
+def test_each_step_comes_nearer():
+    rng = np.random.default_rng(1)
+    matrix = CSR.from_rows([np.flatnonzero(rng.random(200) < 0.3) for _ in range(50)], 200)
+    vectors, sizes, _ = np.linalg.svd(rng.normal(size=(200, 16)), full_matrices=False)
+    y, dense = (vectors * sizes).astype(np.float32), (0.1 * sizes**2).astype(np.float32)
+    reg = np.full(50, 0.5, np.float32)
+    expected = half_sweep_reference(matrix, y, dense, reg)
+    errors = []
+    for steps in range(4):
+        x = np.zeros((50, 16), np.float32)
+        half_sweep(matrix, x, y, dense, reg, steps=steps)
+        errors.append(np.abs(x - expected).max())
+    assert errors == sorted(errors, reverse=True)
+    assert errors[3] < 0.05 * errors[0]
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_threads_do_not_change_a_digit(threads):
+    rng = np.random.default_rng(2)
+    matrix = CSR.from_rows([np.flatnonzero(rng.random(60) < 0.3) for _ in range(1500)], 60)
+    y, dense = rng.normal(size=(60, 8)).astype(np.float32), np.ones(8, np.float32)
+    reg = np.ones(1500, np.float32)
+    one, other = np.zeros((2, 1500, 8), np.float32)
+    half_sweep(matrix, one, y, dense, reg, num_threads=1)
+    half_sweep(matrix, other, y, dense, reg, num_threads=threads)
+    assert (one == other).all()
