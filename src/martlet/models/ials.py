@@ -134,4 +134,4 @@ def _turn(left: F32, right: F32) -> F32:
     vectors = vectors.astype(np.float32)
     left[:] = left @ vectors
     right[:] = right @ vectors
-    return np.maximum(values, 0).astype(np.float32)
+    return np.asarray(np.maximum(values, 0), np.float32)
