@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
+from typing import TypeVar
+
+S = TypeVar("S")
+T = TypeVar("T")
 
 
 def spread(call: Callable[[int, int], None], size: int, num_threads: int, grain: int = 1) -> None:
@@ -27,6 +31,21 @@ def spread(call: Callable[[int, int], None], size: int, num_threads: int, grain:
         return
     bounds = [size * piece // pieces for piece in range(pieces + 1)]
     _all(call, list(itertools.pairwise(bounds)), num_threads)
+
+
+def in_order(call: Callable[[S], T], tasks: Sequence[S], num_threads: int) -> Iterator[T]:
+    """Yield ``call(task)`` for each task in order, up to ``num_threads`` of them at work at a time.
+
+    The tasks may spread their own work: these threads are not those of ``spread``.
+    """
+    if num_threads <= 1 or len(tasks) <= 1:
+        yield from map(call, tasks)
+        return
+    pool = ThreadPoolExecutor(num_threads, thread_name_prefix="martlet-task")
+    try:
+        yield from pool.map(call, tasks)
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _all(

@@ -18,14 +18,17 @@ from martlet.core import (
     Queries,
     Scorer,
     Text,
+    num_threads,
 )
 from martlet.core.queries import Seen
+from martlet.kernels.parallel import in_order
 from martlet.metrics import METRICS, Tally
 
 if TYPE_CHECKING:
     from martlet.scorers.bundle import Bundle
 
 F64 = NDArray[np.float64]
+_MOST = 2048  # users of a batch: more gain nothing
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +83,7 @@ def evaluate(
         users: rows of the users to measure; default all.
         value: numeric column of the catalogue that ``value_recall`` weighs by.
         seen: "hide", or "keep" where people repeat (music, baskets).
-        memory_mb: bound on what a batch may hold, in 10^6 bytes.
+        memory_mb: bound on what the batches under way may hold, in 10^6 bytes.
         per_user: keep each user's values.
         batch: users at a time, in place of the bound.
         progress: told how far it is.
@@ -102,20 +105,28 @@ def evaluate(
         )
     listed = [name for name in metrics if name != "auc"]
     tally = Tally(dataset.num_items, ks, listed or ["recall"], *_columns(dataset, metrics, value))
-    auc: list[F64] = []
-    step = batch or _batch(dataset.num_items, max(ks), history, memory_mb)
-    num_fallback = 0
-    for start in range(0, len(asked), step):
-        rows = asked[start : start + step]
+
+    def answer(rows: NDArray[np.integer]) -> tuple[NDArray[np.int32], CSR, int, F64 | None]:
         queries = Queries.of(history.csr.take(rows), rows, time_s=history.times(rows), seen=seen)
         wanted = truth.take(rows)
         ranking, fallback = _topk(scorer, queries, max(ks))
-        num_fallback += int(fallback.sum())
-        tally.add(ranking.item_row, wanted)
-        if "auc" in metrics:
-            auc.append(_auc(scorer, queries, wanted))
+        auc = _auc(scorer, queries, wanted) if "auc" in metrics else None
+        return ranking.item_row, wanted, int(fallback.sum()), auc
+
+    workers = num_threads()
+    if batch is None:
+        batches = _batches(asked, history, dataset.num_items, max(ks), memory_mb / workers)
+    else:
+        batches = [asked[start : start + batch] for start in range(0, len(asked), batch)]
+    auc: list[F64] = []
+    done = num_fallback = 0
+    for rows, wanted, fell, shares in in_order(answer, batches, workers):
+        tally.add(rows, wanted)
+        num_fallback += fell
+        auc += [] if shares is None else [shares]
+        done += len(rows)
         if progress is not None:
-            progress("measure", min(start + step, len(asked)), len(asked))
+            progress("measure", done, len(asked))
     figures = {name: v for name, v in tally.figures().items() if name.split("@")[0] in metrics}
     values = {name: v for name, v in tally.users().items() if name.split("@")[0] in metrics}
     if auc:
@@ -203,8 +214,13 @@ def _columns(
     return worth, popularity
 
 
-def _batch(num_items: int, k: int, history: _History, memory_mb: float) -> int:
-    """Return how many users fit the bound: scores of all items are the worst that is held."""
-    longest = int(history.csr.lengths.max(initial=0))
-    a_user = 8 * num_items + 40 * k + 64 * longest
-    return int(min(4096, max(1, memory_mb * 1e6 // a_user)))
+def _batches(
+    asked: NDArray[np.integer], history: _History, num_items: int, k: int, memory_mb: float
+) -> list[NDArray[np.integer]]:
+    """Cut the users into batches within the bound, scores of all items held at worst."""
+    cost = 8 * num_items + 40 * k + 64 * history.csr.lengths[asked]
+    limit = max(memory_mb * 1e6, cost.max())
+    # Half of the bound, and one user more, whatever that one costs.
+    cut = np.diff(np.cumsum(cost) // (limit / 2)) > 0
+    cut |= np.diff(np.arange(len(asked)) // _MOST) > 0
+    return np.split(asked, np.flatnonzero(cut) + 1)
