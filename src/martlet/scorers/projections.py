@@ -239,8 +239,8 @@ def projection_from(
         case "lookup":
             return Lookup(tables["users"])
         case "ials":
-            weights = (numbers[name] for name in ("unobserved_weight", "reg", "reg_exponent"))
-            return IALSFold(tables["gram"], *weights, weighted=bool(numbers["weighted"]))
+            weighted = bool(numbers.pop("weighted"))
+            return IALSFold(tables["gram"], **numbers, weighted=weighted)
         case other:
             raise BundleError(
                 f"the projection is of kind {other!r}: expected ials, linear or lookup; "

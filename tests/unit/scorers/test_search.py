@@ -66,7 +66,8 @@ def test_ties_are_the_same_in_every_block(monkeypatch):
 def test_an_index_is_asked_for_as_many_more_as_are_hidden():
     index = Nearest()
     found = topk_vectors(VECTORS, ITEMS, QUERIES, 5, index)
-    assert index.asked == [(B, 5 + 8)]
+    # Histories of 0 to 8 events, each rounded up to a power of two.
+    assert index.asked == [(1, 6), (1, 7), (2, 9), (4, 13), (1, 21)]
     assert np.array_equal(found.item_row, wanted(QUERIES, ITEMS, 5).item_row)
 
 
