@@ -120,6 +120,17 @@ def test_threads_and_batches_change_nothing_and_few_rows_are_scored_again(n, k):
     assert one[2].max() < 40 * k
 
 
+def test_a_row_that_nearly_vanishes_does_not_spoil_the_bound_of_the_others():
+    vectors = make("normal", 5000, 16, 0)
+    vectors[17] = 1e-45
+    codes = Codes.of(vectors)
+    queries = make("normal", 3, 16, 1)
+    found = topk_int8(queries, codes, 5)
+    same(found, topk_dot(queries, np.ascontiguousarray(vectors.T), 5))
+    assert codes.residual < 4
+    assert found[2].max() < 100
+
+
 def test_equal_rows_are_all_scored_again_and_ordered_by_tie_key():
     vectors = make("same", 20_000, 8, 0)
     codes = Codes.of(vectors)

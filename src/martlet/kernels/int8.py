@@ -37,6 +37,7 @@ _PIECES = 4  # ranges a thread, so that a thread that is held up does not hold u
 _FIRST = 4096  # places for what may be in the answer, before more are made
 _GATHERED = 1 << 16  # rows that are gathered at a time to be scored again
 _HALF = 2.0**-24  # the largest relative error of one float32 rounding
+_LEAST = 1e-36  # a smaller scale is near the end of float32's range, where errors are absolute
 _TINY = 2.0**-149  # the smallest step of float32
 _NO_ROWS = np.zeros(0, np.int64), np.zeros(0, np.int32)
 _ALL = np.zeros(0, np.bool_)
@@ -51,7 +52,8 @@ class Codes:
         scale: (n,) float32, at least 0; a value is about its code times the scale of its row.
         vectors: (n, d) float32 or float16 that the codes stand for, in memory or mapped from a
             file; read only where a row may be in the answer. None: the codes are all there is.
-        residual: R, the largest |v - scale * c| / scale over the rows; infinite if unknown.
+        residual: R, the largest |v - scale * c| / scale over the rows; infinite if unknown. Rows
+            of vanishing scale are left out: what they are off by is bounded as it stands.
     """
 
     values: I8
@@ -82,7 +84,8 @@ class Codes:
             with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
                 rest = vectors[part].astype(np.float64) - values[part] * size[:, None]
                 length = np.sqrt(np.einsum("ij,ij->i", rest, rest))
-                ratio = np.where(length == 0, 0.0, length / size)
+                small = length <= _least(vectors.shape[1])
+                ratio = np.where((size < _LEAST) & small, 0.0, length / size)
             # A NaN, from a value that is no finite number, must not be lost to a maximum.
             worst = max(worst, float(np.where(np.isnan(ratio), np.inf, ratio).max(initial=0.0)))
         return Codes(values, scale, vectors, worst * (1 + 2.0**-40))
@@ -203,6 +206,11 @@ def topk_int8_reference(
     return topk_dot_reference(vectors, np.ascontiguousarray(everything.T), k, hidden, allow)
 
 
+def _least(d: int) -> float:
+    """Return what a row of a scale below ``_LEAST`` is off by at most."""
+    return 256 * _LEAST * float(np.sqrt(d))
+
+
 def _bounds(vectors: F32, codes: Codes) -> tuple[NDArray[np.int16], F32, F32]:
     """Return z (B, d), E (B,), and what is added to every upper bound besides, (B,) float32.
 
@@ -226,7 +234,7 @@ def _bounds(vectors: F32, codes: Codes) -> tuple[NDArray[np.int16], F32, F32]:
         # The bounds themselves are computed in float32: a few roundings of |z . c| + 3 E.
         error = error * (1 + 2.0**-18) + 2.0**-19 * np.linalg.norm(z, axis=1) * code
         # Below float32's normal range errors are absolute: those of a score, those of a bound.
-        slack = 1e-30 + 2 * d * _TINY * codes.unit / step
+        slack = 1e-30 + (length * _least(d) + 2 * d * _TINY) * codes.unit / step
         largest = length * (code + residual) / codes.unit
         sure = (largest < 1e37) & (error < 1e30) & (slack < 1e30)
     none = np.float32(np.inf)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from martlet.core import BundleError, SpecError, num_threads
 from martlet.scorers.storage import read_tensors, write_tensors
-from martlet.scorers.table import Table
+from martlet.scorers.table import Table, blocks
 
 F32 = NDArray[np.float32]
 I32 = NDArray[np.int32]
@@ -77,16 +77,16 @@ class ExactInt8:
 
         if items.storage not in ("fp32", "fp16"):
             raise SpecError(
-                f"exact-int8 over an item table stored as {items.storage}: expected fp32 or fp16; "
-                "an int8 table is scanned as it is and needs no such index"
+                f"index:exact-int8 over an item table stored as {items.storage}: expected fp32 or "
+                "fp16; an int8 table is scanned as it is and needs no such index"
             )
-        codes = items.to("int8")
-        residual = Codes.beside(codes.values, codes.arrays["scale"], items.values).residual  # type: ignore[arg-type]
-        if not np.isfinite(residual):
+        if not all(np.isfinite(items.values[a:b]).all() for a, b in blocks(*items.shape)):
             raise SpecError(
                 "the item table holds a number that is not finite: no error can be bounded; "
                 "fit the model again with a stronger regularization or a smaller learning rate"
             )
+        codes = items.to("int8")
+        residual = Codes.beside(codes.values, codes.arrays["scale"], items.values).residual  # type: ignore[arg-type]
         return ExactInt8(items, codes, residual)
 
     @cached_property

@@ -36,10 +36,17 @@ def topk_vectors(
     hidden = queries.hidden()
     if index is None or queries.allow is not None:
         return _exact(vectors, items, k, hidden, queries.allow)
-    depth = min(items.shape[0], k + int(hidden.lengths.max()))
-    rows, scores = index.search(vectors, depth)
-    shown = _drop(rows, hidden)
-    ranking = best(scores, shown, k)
+    ranking = Ranking(
+        np.empty((len(queries), k), np.int32), np.empty((len(queries), k), np.float32)
+    )
+    # As deep as a query's own hidden items ask for, to a power of two: a batch that went as deep as
+    # its longest history would not answer as its queries do alone.
+    spare = np.exp2(np.ceil(np.log2(hidden.lengths + 1))).astype(np.int64)
+    for more in np.unique(spare):
+        at = np.flatnonzero(spare == more)
+        rows, scores = index.search(vectors[at], min(items.shape[0], k + int(more)))
+        some = best(scores, _drop(rows, hidden.take(at)), k)
+        ranking.item_row[at], ranking.score[at] = some.item_row, some.score
     wanted = np.minimum(k, items.shape[0] - hidden.lengths)
     short = np.flatnonzero((ranking.item_row >= 0).sum(1) < wanted)
     if len(short):

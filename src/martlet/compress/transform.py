@@ -1,0 +1,63 @@
+"""The two ranks of transforms: of tables, then of the index over them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from martlet.core import Dataset, Progress
+from martlet.scorers.bundle import Bundle
+
+
+@dataclass(frozen=True, eq=False)
+class IndexedBundle:
+    """A bundle that is searched through an index: finished, for its tables are fixed.
+
+    No bundle itself, so that no transform of tables can be called on it: it would leave an index
+    over vectors that are no longer there.
+
+    Attributes:
+        bundle: what is saved, measured and served.
+    """
+
+    bundle: Bundle
+
+
+class TableTransform(Protocol):
+    """Stores tables in fewer bytes; a frozen dataclass with a name in the registry."""
+
+    @property
+    def label(self) -> str:
+        """The text that ``parse`` reads the transform from."""
+
+    def of_tables(self, bundle: Bundle) -> Bundle:
+        """Return a new bundle whose lineage grew by one line; the given one stays as it is.
+
+        Raises:
+            SpecError: the transform does not apply; says to what and why.
+        """
+
+
+class IndexTransform(Protocol):
+    """Builds an index over the item vectors; a frozen dataclass with a name in the registry."""
+
+    @property
+    def label(self) -> str:
+        """The text that ``parse`` reads the transform from."""
+
+    def of_index(
+        self, bundle: Bundle, dataset: Dataset | None, seed: int, progress: Progress | None
+    ) -> IndexedBundle:
+        """Return a new bundle whose lineage grew by one line; the given one stays as it is.
+
+        Raises:
+            SpecError: the transform does not apply; says to what and why.
+        """
+
+
+Transform = TableTransform | IndexTransform
+
+
+def index_of(scorer: Any) -> Any:
+    """Return the index that a scorer, or the first of a cascade, is searched through; or None."""
+    return getattr(getattr(scorer, "retrieve", scorer), "index", None)

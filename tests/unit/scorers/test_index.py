@@ -1,0 +1,176 @@
+import numpy as np
+import pytest
+
+from martlet.core import BundleError, SpecError, rng
+from martlet.kernels.topk import topk_dot
+from martlet.scorers.bundle import Bundle
+from martlet.scorers.factors import Factors
+from martlet.scorers.imports import from_vectors
+from martlet.scorers.index import KINDS, ExactInt8, FaissIVF, load_index
+from martlet.scorers.table import Table
+
+N, D = 1500, 24
+
+
+def draw(name, *shape):
+    return rng(0, "index", name).normal(size=shape).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def items():
+    return Table.of(draw("items", N, D))
+
+
+@pytest.fixture(scope="module")
+def queries():
+    return draw("queries", 30, D)
+
+
+@pytest.fixture(scope="module")
+def ivf(items):
+    return FaissIVF.build(items, nlist=25)
+
+
+def built(kind, items):
+    return ExactInt8.build(items) if kind == "exact-int8" else FaissIVF.build(items, 25, 5)
+
+
+def same(one, other):
+    return all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_exact_int8_is_an_exact_search_digit_for_digit(items, queries, precision):
+    table = items.to(precision)
+    found = ExactInt8.build(table).search(queries, 20)
+    assert same(found, topk_dot(queries, np.ascontiguousarray(table.dense().T), 20))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_all_clusters_are_an_exact_search_with_the_tables_own_scores(items, queries, precision):
+    table = items.to(precision)
+    found = FaissIVF.build(table, nlist=25, nprobe=25).search(queries, 20)
+    assert same(found, topk_dot(queries, np.ascontiguousarray(table.dense().T), 20))
+
+
+def test_equal_scores_come_in_the_total_order(queries):
+    table = Table.of(np.repeat(draw("few", 10, D), 4, axis=0))
+    found = FaissIVF.build(table, nlist=1).search(queries, 40)
+    assert same(found, topk_dot(queries, table.transposed, 40))
+
+
+def test_more_clusters_find_more(items, queries, ivf):
+    exact, _ = topk_dot(queries, items.transposed, 10)
+    recall = [
+        (ivf.with_nprobe(nprobe).search(queries, 10)[0][:, :, None] == exact[:, None]).any(1).mean()
+        for nprobe in (1, 5, 25)
+    ]
+    assert recall[0] < recall[1] < recall[2] == 1
+
+
+def test_a_list_that_the_clusters_leave_short_is_padded(queries, ivf):
+    rows, scores = ivf.search(queries, N)
+    assert ((rows < 0) == (scores == -np.inf)).all()
+    assert (rows[:, -1] == -1).all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_batch_equals_its_single_queries(items, queries, kind):
+    index = built(kind, items)
+    whole = index.search(queries, 10)
+    for b in range(len(queries)):
+        assert same(index.search(queries[b : b + 1], 10), [part[b : b + 1] for part in whole])
+    assert [part.shape for part in index.search(queries[:0], 10)] == [(0, 10), (0, 10)]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_saved_and_loaded_it_answers_the_same(items, queries, kind, tmp_path):
+    index = built(kind, items)
+    index.save(tmp_path)
+    loaded = load_index(tmp_path, {"kind": kind, **index.config()}, items)
+    assert same(loaded.search(queries, 10), index.search(queries, 10))
+    assert (loaded.nbytes, loaded.config(), loaded.kind) == (index.nbytes, index.config(), kind)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_same_seed_gives_the_same_bytes(items, kind, tmp_path):
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        built(kind, items).save(tmp_path / name)
+    (one,), (two,) = (list((tmp_path / name).iterdir()) for name in ("one", "two"))
+    assert one.read_bytes() == two.read_bytes()
+
+
+def test_bytes_are_those_of_the_file(items, ivf, tmp_path):
+    assert ExactInt8.build(items).nbytes == N * (D + 4)
+    ivf.save(tmp_path)
+    assert ivf.nbytes == pytest.approx((tmp_path / "index.faiss").stat().st_size, rel=0.05)
+    assert ivf.nlist == 25
+
+
+def test_a_table_that_needs_no_index_or_bears_none_is_refused(items):
+    with pytest.raises(
+        SpecError, match=r"index:exact-int8 over an item table stored as int8: .*as it is"
+    ):
+        ExactInt8.build(items.to("int8"))
+    broken = items.dense().copy()
+    broken[3, 1] = np.nan
+    with pytest.raises(SpecError, match="not finite: no error can be bounded"):
+        ExactInt8.build(Table.of(broken))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_flipped_bit_is_refused_by_the_name_of_the_file(kind, tmp_path, items):
+    bundle = from_vectors(items.dense())
+    scorer = bundle.scorer
+    assert isinstance(scorer, Factors)
+    bundle.then(scorer.with_index(built(kind, items)), {"transform": kind}).save(tmp_path / "b")
+    (path,) = (tmp_path / "b").glob("index.*")
+    raw = bytearray(path.read_bytes())
+    raw[len(raw) // 2] ^= 4
+    path.write_bytes(raw)
+    with pytest.raises(BundleError, match=path.name):
+        Bundle.load(tmp_path / "b")
+
+
+@pytest.mark.parametrize("kept", [0, 10, 1000, 20_000])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_file_cut_short_is_refused_though_nobody_hashed_it(items, kind, kept, tmp_path):
+    index = built(kind, items)
+    index.save(tmp_path)
+    (path,) = tmp_path.iterdir()
+    path.write_bytes(path.read_bytes()[:kept])
+    with pytest.raises(BundleError, match=f"{path.name} is damaged"):
+        load_index(tmp_path, {"kind": kind, **index.config()}, items)
+
+
+@pytest.mark.parametrize(
+    ("kind", "change", "words"),
+    [
+        ("exact-int8", {"residual": "much"}, "residual is 'much', expected a number"),
+        ("exact-int8", {"residual": -1.0}, "residual is -1.0"),
+        ("ivf", {"nprobe": 0}, "nprobe is 0, expected 1 to 25"),
+        ("ivf", {"nprobe": 26}, "nprobe is 26, expected 1 to 25"),
+        ("ivf", {"kind": "hnsw"}, "kind 'hnsw': expected exact-int8 or ivf"),
+    ],
+)
+def test_a_configuration_that_does_not_fit_is_refused(items, kind, change, words, tmp_path):
+    index = built(kind, items)
+    index.save(tmp_path)
+    with pytest.raises(BundleError, match=words):
+        load_index(tmp_path, {"kind": kind, **index.config(), **change}, items)
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("exact-int8", r"has arrays .*values int8\(1500, 24\): expected"),
+        ("ivf", "over 1500 x 24: expected .* the 10 x 24 item"),
+    ],
+)
+def test_an_index_over_other_items_is_refused(items, kind, words, tmp_path):
+    index = built(kind, items)
+    index.save(tmp_path)
+    other = Table.of(items.dense()[:10])
+    with pytest.raises(BundleError, match=words):
+        load_index(tmp_path, {"kind": kind, **index.config()}, other)
