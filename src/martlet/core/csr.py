@@ -63,9 +63,9 @@ class CSR:
 
     def positions(self, rows: NDArray[np.integer]) -> tuple[NDArray[np.int64], Any]:
         """Return the offsets of ``take(rows)`` and where its entries lie: an array or a slice."""
-        if len(rows) == 1 and rows[0] >= 0:
-            start, stop = self.indptr[rows[0]], self.indptr[rows[0] + 1]
-            return np.array([0, stop - start], np.int64), slice(start, stop)
+        if len(rows) and rows[0] >= 0 and (len(rows) == 1 or (np.diff(rows) == 1).all()):
+            indptr = self.indptr[rows[0] : int(rows[-1]) + 2]
+            return indptr - indptr[0], slice(indptr[0], indptr[-1])
         rows = np.asarray(rows, np.int64)
         known = rows >= 0
         start = np.where(known, self.indptr[rows], 0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -99,19 +99,19 @@ class Queries:
         parts += [self.exclude] if self.exclude is not None else []
         if not parts:
             return CSR.empty(len(self), self.num_items)
+        key: NDArray[Any] = np.concatenate([part.indices for part in parts])
         if len(self) == 1:
-            key = np.concatenate([part.indices for part in parts])
-        else:
-            n = np.int64(self.num_items)
-            key = np.concatenate([part.row_numbers() * n + part.indices for part in parts])
-        key.sort()
-        first = np.ones(len(key), bool)
-        np.not_equal(key[1:], key[:-1], out=first[1:])
-        key = key[first]
-        if len(self) == 1:
+            key = _once(key)
             return CSR(np.array([0, len(key)], np.int64), key, None, self.num_items)
-        indptr = np.searchsorted(key, np.arange(len(self) + 1, dtype=np.int64) * n)
-        return CSR(indptr.astype(np.int64), (key % n).astype(np.int32), None, self.num_items)
+        # A key is a place in the matrix; in 32 bits, where they hold it, keys sort twice as fast.
+        kind = np.uint32 if len(self) * self.num_items < 2**32 else np.uint64
+        starts = (np.arange(len(self) + 1) * self.num_items).astype(kind)
+        key = key.astype(kind)
+        key += np.concatenate([np.repeat(starts[:-1], part.lengths) for part in parts])
+        key = _once(key)
+        indptr = np.searchsorted(key, starts).astype(np.int64)
+        indices = (key - np.repeat(starts[:-1], np.diff(indptr))).astype(np.int32)
+        return CSR(indptr, indices, None, self.num_items)
 
     def slice(self, start: int, stop: int) -> Queries:
         """Return queries ``start`` to ``stop``."""
@@ -126,3 +126,11 @@ class Queries:
             candidates=None if self.candidates is None else self.candidates.take(at),
             exclude=None if self.exclude is None else self.exclude.take(at),
         )
+
+
+def _once(keys: NDArray[Any]) -> NDArray[Any]:
+    """Sort the keys in place and return each once; ``np.unique`` would hash them first."""
+    keys.sort()
+    first = np.ones(len(keys), bool)
+    np.not_equal(keys[1:], keys[:-1], out=first[1:])
+    return keys[first]
