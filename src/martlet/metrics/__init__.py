@@ -9,7 +9,7 @@ from martlet.metrics.intervals import (
     sign_flip,
 )
 from martlet.metrics.quality import METRICS, Metric, Tally, per_user
-from martlet.metrics.sampled import sampled_quality
+from martlet.metrics.sampled import sampled, sampled_quality
 from martlet.metrics.tables import quality_of_table
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "paired_bootstrap",
     "per_user",
     "quality_of_table",
+    "sampled",
     "sampled_quality",
     "sign_flip",
 ]

@@ -12,6 +12,8 @@ With ``hit_r`` = 1 where place r (from 1) holds a relevant item, and R relevant 
     novelty@k        mean over the list of -log2(share of the training users who met the item)
     coverage@k       share of the catalogue that stands in any list
     gini@k           inequality of how often items are shown: 0 all alike, 1 one item alone
+    auc              share of (relevant, other) pairs of the whole catalogue in the right order; it
+                     needs the scores, so ``measure.evaluate`` finds it, and it has no k
 
 **Source**: Järvelin and Kekäläinen (2002) for NDCG; the normalisations are those of LightGCN's
 published tables.
@@ -37,7 +39,7 @@ class Metric(NamedTuple):
     Attributes:
         unit: what one is.
         higher_is_better: None where neither end is.
-        needs: column of ``Tally`` that it needs, or "".
+        needs: what it needs beside the lists ("value", "popularity", "scores"), or "".
         of_users: whether it is a mean over users; otherwise it belongs to all lists together.
     """
 
@@ -56,6 +58,7 @@ METRICS: Mapping[str, Metric] = {
     "map": Metric("mean of average precisions", True),
     "value_recall": Metric("share of the relevant value", True, "value"),
     "novelty": Metric("bits", None, "popularity"),
+    "auc": Metric("share of the pairs in order", True, "scores"),
     "coverage": Metric("share of the catalogue", True, of_users=False),
     "gini": Metric("0 equal .. 1 concentrated", False, of_users=False),
 }
@@ -133,7 +136,7 @@ def per_user(
                     sums = np.where(shown, surprise, 0.0).sum(1)
                     result = sums / np.maximum(shown.sum(1), 1)
                 case _:
-                    continue
+                    continue  # of all lists together
             found[f"{name}@{k}"] = np.asarray(result, np.float64)
     return found
 
@@ -225,6 +228,8 @@ def check(metrics: Sequence[str], ks: Sequence[int], has: Mapping[str, bool]) ->
         if name not in METRICS:
             raise SpecError(f"no metric is called {name!r}: expected one of {', '.join(METRICS)}")
         needs = METRICS[name].needs
+        if needs == "scores":
+            raise SpecError(f"{name} needs the scores of every item: ask measure.evaluate for it")
         if needs and not has[needs]:
             raise SpecError(f"{name} needs the {needs} of every item: give {needs}=")
     if not ks or min(ks) < 1:

@@ -3,45 +3,96 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from martlet.core import SpecError
+from martlet.core import Queries, Scorer, SpecError
+
+Ties = Literal["fair", "first", "last"]
 
 
-def sampled_quality(
-    scores: NDArray[np.floating], ks: Sequence[int] = (10,), *, ties: str = "fair"
+def sampled(
+    scorer: Scorer,
+    queries: Queries,
+    positives: NDArray[np.integer],
+    negatives: NDArray[np.integer],
+    *,
+    ks: Sequence[int] = (10,),
+    ties: Ties = "fair",
+    batch: int = 1024,
 ) -> dict[str, float]:
-    """Return ``hit_rate@k`` and ``ndcg@k`` of one positive among sampled negatives.
+    """Return ``hit_rate@k`` and ``ndcg@k`` of a scorer that ranks one positive a query.
 
     **Source**: He et al., "Neural Collaborative Filtering" (2017): one held-out item a user is
     ranked among 99 items that the user has not met.
 
     Args:
-        scores: (B, 1 + negatives); column 0 is the positive.
+        scorer: what scores.
+        queries: (B) queries.
+        positives: (B,) item rows to find.
+        negatives: (B, m) item rows; one that is the positive itself, or -1, is left out.
+        ks: lengths.
+        ties: as in ``sampled_quality``.
+        batch: queries at a time.
+
+    Raises:
+        SpecError: an unknown way to break ties, or parts of different sizes.
+    """
+    if not len(queries) == len(positives) == len(negatives):
+        raise SpecError(
+            f"{len(queries)} queries, {len(positives)} positives and {len(negatives)} rows of "
+            "negatives: expected as many of each"
+        )
+    twice = negatives == positives[:, None]
+    rows = np.column_stack([positives, np.where(twice, -1, negatives)]).astype(np.int32)
+    scores = np.empty(rows.shape, np.float32)
+    for start in range(0, len(rows), batch):
+        at = slice(start, start + batch)
+        scores[at] = scorer.score(queries.slice(start, start + batch), rows[at])
+    return sampled_quality(scores, ks, ties=ties)
+
+
+def sampled_quality(
+    scores: NDArray[np.floating], ks: Sequence[int] = (10,), *, ties: Ties = "fair"
+) -> dict[str, float]:
+    """Return ``hit_rate@k`` and ``ndcg@k`` of one positive among sampled negatives.
+
+    Args:
+        scores: (B, 1 + negatives); column 0 is the positive. A negative of NaN or -inf is left
+            out, a positive of NaN or -inf is missed.
         ks: lengths.
         ties: "fair" takes the mean over the orders of equal scores, so that a model which scores
             all alike gets chance; "first" lets the positive win a tie, "last" lets it lose.
 
     Raises:
-        SpecError: an unknown way to break ties.
+        SpecError: an unknown way to break ties, or no queries.
     """
+    if ties not in ("fair", "first", "last"):
+        raise SpecError(f"ties is {ties!r}: expected 'first', 'last' or 'fair'")
+    if not len(scores):
+        raise SpecError("there are no queries to measure: expected a row of scores for each")
     positive, negatives = scores[:, :1], scores[:, 1:]
     above, equal = (negatives > positive).sum(1), (negatives == positive).sum(1)
-    found: dict[str, float] = {}
+    found = positive[:, 0] > -np.inf
+    places = above + (equal if ties == "last" else 0)
+    spread = equal + 1 if ties == "fair" else np.ones_like(equal)
+    figures: dict[str, float] = {}
     for k in ks:
-        gain = np.concatenate([1 / np.log2(np.arange(2, k + 2)), np.zeros(scores.shape[1] + 1)])
-        if ties in ("first", "last"):
-            place = np.minimum(above if ties == "first" else above + equal, k)
-            hit, ndcg = (place < k).astype(float), gain[place]
-        elif ties == "fair":
-            # The mean over the places that the positive may take among its equals.
-            sums = np.concatenate([[0.0], np.cumsum(gain)])
-            top = above + equal + 1
-            hit = (np.minimum(top, k) - np.minimum(above, k)) / (equal + 1)
-            ndcg = (sums[np.minimum(top, k)] - sums[np.minimum(above, k)]) / (equal + 1)
-        else:
-            raise SpecError(f"ties is {ties!r}: expected 'first', 'last' or 'fair'")
-        found[f"hit_rate@{k}"], found[f"ndcg@{k}"] = float(hit.mean()), float(ndcg.mean())
-    return found
+        gain = np.zeros(scores.shape[1] + k)
+        gain[:k] = 1 / np.log2(np.arange(2, k + 2))
+        figures[f"hit_rate@{k}"] = _mean(gain > 0, places, spread, found)
+        figures[f"ndcg@{k}"] = _mean(gain, places, spread, found)
+    return figures
+
+
+def _mean(
+    gain: NDArray[np.generic],
+    place: NDArray[np.integer],
+    spread: NDArray[np.integer],
+    found: NDArray[np.bool_],
+) -> float:
+    """Return the mean gain where a positive takes any of ``spread`` places from ``place`` on."""
+    sums = np.concatenate([[0.0], np.cumsum(gain, dtype=np.float64)])
+    return float(((sums[place + spread] - sums[place]) / spread * found).mean())

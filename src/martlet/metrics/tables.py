@@ -39,8 +39,8 @@ def quality_of_table(
         num_items: size of the catalogue, for coverage and gini; default: the items met here.
 
     Raises:
-        DataError: a column is missing, a rank is below ``first_rank``, or a user has one rank or
-            one item twice.
+        DataError: a column or a value is missing, a rank is no whole number from ``first_rank``
+            on, or a user has one rank or one item twice.
         SpecError: an unknown metric.
     """
     user, item, rank = columns
@@ -48,6 +48,8 @@ def quality_of_table(
     relevant = _columns(truth, (user, item), "the truth")
     frame, frame_truth = _encode(lists, relevant, user, item)
     users, items = frame_truth["users"], frame["items"]
+    if not lists[rank].dtype.is_integer():
+        raise DataError(f"{rank} holds {lists[rank].dtype}: expected whole numbers")
     place = np.asarray(lists[rank].to_numpy()).astype(np.int64) - first_rank
     if len(place) and place.min() < 0:
         raise DataError(f"{rank} {place.min() + first_rank} is below {first_rank}, the first rank")
@@ -80,7 +82,14 @@ def _columns(table: Any, names: Sequence[str], what: str) -> Any:
     missing = [name for name in names if name not in table.columns]
     if missing:
         raise DataError(f"{what} has no column {missing[0]!r}: it has {', '.join(table.columns)}")
-    return table.select(names)
+    table = table.select(names)
+    for column in table:
+        if column.null_count() or (column.dtype.is_float() and not column.is_finite().all()):
+            raise DataError(f"{what} has empty values in {column.name!r}: drop those rows first")
+        if column.dtype.is_float() and (column == column.round()).all():
+            # Whole numbers that a library kept as floats are the same ids.
+            table = table.with_columns(column.cast(pl.Int64))
+    return table
 
 
 def _encode(lists: Any, relevant: Any, user: str, item: str) -> tuple[dict[str, Any], Any]:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from martlet.core import CSR, DataError, SpecError
+from martlet.core import CSR, DataError, Queries, SpecError
 from martlet.metrics import (
     METRICS,
     Tally,
@@ -14,11 +14,12 @@ from martlet.metrics import (
     paired_bootstrap,
     per_user,
     quality_of_table,
+    sampled,
     sampled_quality,
     sign_flip,
 )
 
-OF_USERS = [name for name, metric in METRICS.items() if metric.of_users]
+OF_USERS = [name for name, m in METRICS.items() if m.of_users and m.needs != "scores"]
 
 
 @st.composite
@@ -93,6 +94,20 @@ class TestTables:
         assert users["recall@1"].tolist() == [1.0, 0.0]
         assert figures["recall@1"] == 0.5
 
+    def test_whole_numbers_kept_as_floats_are_the_same_ids(self):
+        ranked = {"user": [1.0, 2.0], "item": ["10", "20"], "rank": [1.0, 1.0]}
+        assert quality_of_table(ranked, SMALL_TRUTH, ks=(1,))[0]["recall@1"] == 1.0
+
+    @pytest.mark.parametrize("kind", ["pandas", "arrow"])
+    def test_frames_of_other_libraries(self, kind):
+        ranked = pl.DataFrame({"user": [1, 2], "item": [10, 10], "rank": [1, 1]})
+        if kind == "pandas":
+            pd = pytest.importorskip("pandas")
+            table = pd.DataFrame(ranked.to_dict(as_series=False))
+        else:
+            table = ranked.to_arrow()
+        assert quality_of_table(table, SMALL_TRUTH, ks=(1,))[0]["recall@1"] == 0.5
+
     def test_value_by_item_id(self):
         ranked = {"user": [1, 2], "item": [10, 10], "rank": [1, 1]}
         figures, _ = quality_of_table(
@@ -107,6 +122,9 @@ class TestTables:
             ({"user": [1], "item": [10], "rank": [0]}, "rank 0 is below 1"),
             ({"user": [1, 1], "item": [10, 20], "rank": [1, 1]}, "one rank twice"),
             ({"user": [1, 1], "item": [10, 10], "rank": [1, 2]}, "one item twice"),
+            ({"user": [1, None], "item": [10, 20], "rank": [1, 2]}, "empty values in 'user'"),
+            ({"user": [1], "item": [10.5], "rank": [np.nan]}, "empty values in 'rank'"),
+            ({"user": [1], "item": [10], "rank": [1.5]}, "rank holds Float64"),
         ],
     )
     def test_tables_that_make_no_sense(self, ranked, message):
@@ -127,6 +145,10 @@ class TestRefusals:
         with pytest.raises(SpecError, match=f"{name} needs the {METRICS[name].needs}"):
             Tally(2, metrics=(name,))
 
+    def test_auc_has_no_list(self):
+        with pytest.raises(SpecError, match="auc needs the scores of every item: ask measure"):
+            Tally(2, metrics=("auc",))
+
     def test_k_below_one(self):
         with pytest.raises(SpecError, match=r"k is \[0\]"):
             Tally(2, ks=(0,))
@@ -138,6 +160,44 @@ class TestRefusals:
     def test_an_unknown_way_with_ties(self):
         with pytest.raises(SpecError, match="ties is 'lucky'"):
             sampled_quality(np.zeros((1, 2)), ties="lucky")
+
+    def test_no_queries(self):
+        with pytest.raises(SpecError, match="no queries to measure"):
+            sampled_quality(np.zeros((0, 2)))
+
+    def test_samples_that_do_not_fit_the_queries(self):
+        queries = Queries.of(CSR.empty(2, 5))
+        with pytest.raises(SpecError, match="2 queries, 1 positives and 2 rows of negatives"):
+            sampled(Rising(), queries, np.zeros(1, int), np.zeros((2, 3), int))
+
+
+class Rising:
+    """Scores an item by its row."""
+
+    def score(self, queries, candidates):
+        return np.where(candidates < 0, -np.inf, candidates).astype(np.float32)
+
+
+class TestSampled:
+    def test_the_positive_among_its_negatives_is_left_out_whatever_the_batch(self):
+        queries = Queries.of(CSR.empty(3, 9))
+        positives = np.array([5, 7, 1])
+        negatives = np.array([[5, 6, 5], [7, 7, 1], [8, 2, -1]])
+        for batch in (1, 2, 9):
+            found = sampled(Rising(), queries, positives, negatives, ks=(1, 2), batch=batch)
+            assert found["hit_rate@1"] == pytest.approx(1 / 3)
+            assert found["hit_rate@2"] == pytest.approx(2 / 3)
+            assert found["ndcg@2"] == pytest.approx((1 / np.log2(3) + 1) / 3)
+
+    def test_scores_that_are_none(self):
+        scores = np.array([[np.nan, 1.0], [-np.inf, -np.inf], [0.0, np.nan]])
+        for ties in ("fair", "first", "last"):
+            assert sampled_quality(scores, (1,), ties=ties)["hit_rate@1"] == pytest.approx(1 / 3)
+
+    def test_a_scorer_that_knows_nothing_gets_chance(self):
+        found = sampled_quality(np.zeros((4, 100)), (10, 200))
+        assert found["hit_rate@10"] == pytest.approx(0.1)
+        assert found["hit_rate@200"] == pytest.approx(1.0)
 
 
 class TestIntervals:
