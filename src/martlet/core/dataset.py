@@ -77,9 +77,13 @@ class Dataset:
         return self.train.union(self.valid) if len(self.valid) else self.train
 
     def with_valid_in_train(self) -> Dataset:
-        """Return the dataset for a last fit, once hyper-parameters are chosen."""
+        """Return the dataset for a last fit, once hyper-parameters are chosen.
+
+        ``about["merged"]`` keeps the hashes of both parts: neither may be measured on any more.
+        """
         nothing = self.valid.select(np.zeros(len(self.valid), bool))
-        return replace(self, train=self.train.union(self.valid), valid=nothing)
+        about = {**self.about, "merged": [self.train.hash, self.valid.hash]}
+        return replace(self, train=self.train.union(self.valid), valid=nothing, about=about)
 
     def save(self, folder: str | Path) -> None:
         """Write a folder of ``.npy`` files and ``dataset.json``, whole or not at all.

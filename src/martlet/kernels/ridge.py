@@ -1,4 +1,4 @@
-"""Each item regressed on a few others: many small, independent least squares over sparse columns."""
+"""Each item regressed on a few others: many small least squares over sparse columns."""
 
 from __future__ import annotations
 

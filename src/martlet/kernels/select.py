@@ -1,4 +1,4 @@
-"""The k best of a stream of scored rows, in the project's total order: a heap whose root is worst."""
+"""The k best of a stream of scored rows in the project's total order: a heap, worst at the root."""
 
 from __future__ import annotations
 

@@ -67,9 +67,8 @@ class GFCF:
         low_rank = None
         if self.ideal:
             factors = _right_vectors(graph, min(self.rank, train.num_rows, train.num_cols), seed)
-            scaled = factors * np.float32(self.ideal**0.5)
-            back = np.sqrt(degree)
-            low_rank = LowRank(Table.of(scaled), Table.of(item), Table.of(back))
+            back = self.ideal * np.sqrt(degree)
+            low_rank = LowRank(Table.of(factors), Table.of(item), Table.of(back))
         return ItemItem(Table.of_csr(linear), low_rank)
 
     def flops(self, dataset: Dataset) -> int:

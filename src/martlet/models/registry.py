@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import fields
 from functools import cache
 from importlib import import_module
@@ -74,27 +75,22 @@ def name_of(one: Spec) -> str:
 
 
 def _convert(name: str, key: str, value: Any, wanted: Any) -> Any:
-    """Return ``value`` as the type that a field is annotated with; text is read as JSON."""
-    if isinstance(value, str):
-        try:
-            value = json.loads(value.lower() if value.lower() in ("true", "false") else value)
-        except json.JSONDecodeError:
-            value = None if value.lower() == "none" and _allows(wanted, None) else value
-    if isinstance(value, int) and not isinstance(value, bool) and not _allows(wanted, value):
+    """Return ``value`` as the type that a field is annotated with; text is read as a literal."""
+    options = get_args(wanted) or (wanted,)
+    if isinstance(value, str) and value not in options and str not in options:
+        words = {"none": None, "true": True, "false": False}
+        with suppress(json.JSONDecodeError):
+            text = value.lower()
+            value = words[text] if text in words else json.loads(value)
+    if type(value) is int and int not in options and float in options:
         value = float(value)
-    if not _allows(wanted, value):
-        words = getattr(wanted, "__name__", None) or str(wanted).replace("typing.", "")
-        raise SpecError(f"{key} of {name} is {value!r}: expected {words}")
+    if value not in options and type(value) not in options:
+        choices = " or ".join(_word(option) for option in options)
+        raise SpecError(f"{key} of {name} is {value!r}: expected {choices}")
     return value
 
 
-def _allows(wanted: Any, value: Any) -> bool:
-    """Return whether ``value`` fits an annotation of plain types, choices and literals."""
-    options = get_args(wanted)
-    if not options:
-        return wanted is Any or type(value) is wanted
-    if all(not isinstance(option, type) for option in options):
-        return value in options
-    if hasattr(wanted, "__origin__") and not isinstance(None, options):
-        return isinstance(value, wanted.__origin__)
-    return any(_allows(option, value) for option in options)
+def _word(option: Any) -> str:
+    """Return how an allowed type or value is spelled."""
+    words = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+    return words.get(option, "none" if option is type(None) else str(option))

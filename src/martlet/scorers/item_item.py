@@ -170,9 +170,8 @@ class ItemItem:
         order = np.argsort(key, kind="stable")
         first = np.flatnonzero(np.diff(key[order], prepend=-1))
         weight = None
-        if self.weighted:
-            weight = np.add.reduceat(given.weights()[order], first) if len(first) else key[:0]
-            weight = weight.astype(np.float32)
+        if self.weighted and len(first):
+            weight = np.add.reduceat(given.weights()[order], first)
         key = key[order][first]
         indptr = np.searchsorted(key, np.arange(len(queries) + 1, dtype=np.int64) * n)
         return CSR(indptr.astype(np.int64), (key % n).astype(np.int32), weight, n)

@@ -1,0 +1,89 @@
+"""Specs by name, and what they are fitted into."""
+
+import numpy as np
+import pytest
+
+from martlet.core import DataError, Dataset, Interactions, SpecError, Vocabulary
+from martlet.measure.quality import evaluate
+from martlet.models.ease import EASE
+from martlet.models.fit import fit
+from martlet.models.item_knn import ItemKNN
+from martlet.models.popularity import Popularity
+from martlet.models.registry import name_of, names, spec
+
+
+def dataset():
+    size = {"num_users": 3, "num_items": 3}
+    train = Interactions.sort(np.array([0, 0, 1, 1, 2]), np.array([0, 1, 1, 2, 0]), **size)
+    later = Interactions.sort(np.array([2, 0]), np.array([1, 2]), **size)
+    nothing = later.select(np.zeros(2, bool))
+    return Dataset(Vocabulary.of("abc"), Vocabulary.of("xyz"), train, later, nothing)
+
+
+def test_every_name_gives_a_spec_that_knows_its_name():
+    assert {"popularity", "item-knn", "ease", "gfcf", "ials"} <= set(names())
+    assert [name_of(spec(name)) for name in names()] == names()
+
+
+def test_text_becomes_the_type_of_the_field():
+    assert spec("item-knn", neighbours="50", shrink="3", weighting="none", weighted="True") == (
+        ItemKNN(50, 3.0, "none", 1.0, True)
+    )
+    assert spec("ease", reg=5, neighbours="none") == EASE(reg=5.0)
+    assert spec("ease", neighbours="40") == EASE(neighbours=40)
+    assert isinstance(spec("ease", reg=5).reg, float)
+
+
+@pytest.mark.parametrize(
+    ("name", "params", "message"),
+    [
+        ("eaze", {}, "no model is called 'eaze': expected one of .*popularity"),
+        ("ease", {"lam": 3}, "ease has no parameter 'lam': expected reg, neighbours, keep"),
+        ("ease", {"keep": "many"}, "keep of ease is 'many': expected a whole number"),
+        ("ease", {"keep": 2.5}, "keep of ease is 2.5: expected a whole number"),
+        ("ease", {"neighbours": "x"}, "neighbours of ease is 'x': expected a whole number or none"),
+        ("ease", {"reg": True}, "reg of ease is True: expected a number"),
+        ("item-knn", {"weighting": "idf"}, "is 'idf': expected none or tf-idf or bm25"),
+        ("item-knn", {"weighted": "1"}, "weighted of item-knn is 1: expected true or false"),
+    ],
+)
+def test_what_is_unknown_or_of_another_type_is_refused(name, params, message):
+    with pytest.raises(SpecError, match=message):
+        spec(name, **params)
+
+
+def test_other_packages_add_specs_but_never_over_ours(monkeypatch):
+    from importlib.metadata import EntryPoint, EntryPoints
+
+    from martlet.models import registry
+
+    ours = "martlet.models.popularity:Popularity"
+    points = EntryPoints(
+        [
+            EntryPoint("theirs", ours, "martlet.specs"),
+            EntryPoint("ease", "elsewhere:EASE", "martlet.specs"),
+        ]
+    )
+    monkeypatch.setattr(registry, "entry_points", lambda group: points.select(group=group))
+    registry._known.cache_clear()
+    try:
+        assert spec("theirs") == Popularity()
+        assert isinstance(spec("ease"), EASE)
+    finally:
+        registry._known.cache_clear()
+
+
+def test_a_train_part_without_events_is_refused():
+    data = dataset()
+    empty = Dataset(data.users, data.items, data.test, data.valid, data.test)
+    with pytest.raises(DataError, match="the train part holds no events"):
+        fit(Popularity(), empty)
+
+
+def test_what_was_merged_into_train_cannot_be_measured_on():
+    data = dataset()
+    bundle = fit(Popularity(), data.with_valid_in_train())
+    assert data.valid.hash in bundle.lineage[0]["trained_on"]
+    with pytest.raises(DataError, match="was trained on"):
+        evaluate(bundle, data, part="valid")
+    assert evaluate(fit(Popularity(), data), data, part="valid").num_users == 2
