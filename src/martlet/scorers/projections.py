@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from martlet.core import BundleError, Queries
+from martlet.core import BundleError, Queries, num_threads
 from martlet.scorers.table import Table
 
 F32 = NDArray[np.float32]
+
+_BLOCK_VALUES = 1 << 22
 
 
 class Projection(Protocol):
@@ -171,10 +174,8 @@ class IALSFold:
 
     def project(self, queries: Queries, items: Table) -> F32:
         """Return (B, d) float32 vectors; an empty history gives zeros. O(nnz d^2 + B d^3)."""
-        vectors = np.zeros((len(queries), items.shape[1]), np.float32)
-        for b, (system, weighted) in enumerate(self._systems(queries, items)):
-            vectors[b] = np.linalg.solve(system, weighted.sum(0))
-        return vectors
+        solved = [self._solve(part, items)[0] for part in self._blocks(queries)]
+        return np.concatenate([*solved, np.empty((0, items.shape[1]))]).astype(np.float32)
 
     def knows(self, queries: Queries) -> NDArray[np.bool_]:
         """Return (B,) bool: the queries with a history."""
@@ -182,24 +183,42 @@ class IALSFold:
 
     def parts(self, queries: Queries, items: Table, at: NDArray[np.int32]) -> F32 | None:
         """Return the exact part of each event: w_j y_j^T A^-1 y_i. O(nnz d^2 + B d^3)."""
-        target = items.rows(at)
-        parts = [
-            weighted @ np.linalg.solve(system, target[b])
-            for b, (system, weighted) in enumerate(self._systems(queries, items))
-        ]
-        return np.concatenate([*parts, np.empty(0)]).astype(np.float32)
+        target, parts, done = items.rows(at), [np.empty(0)], 0
+        for part in self._blocks(queries):
+            right = target[done : done + len(part)]
+            solved, vectors, weights = self._solve(part, items, right)
+            user = part.history.row_numbers()
+            parts.append(weights * np.einsum("ij,ij->i", vectors, solved[user]))
+            done += len(part)
+        return np.concatenate(parts).astype(np.float32)
 
-    def _systems(self, queries: Queries, items: Table) -> Iterator[tuple[Any, Any]]:
-        """Yield A (d, d) and w_j y_j (len, d) of each query, in float64."""
+    def _blocks(self, queries: Queries) -> Iterator[Queries]:
+        """Yield the queries in parts whose item vectors fit into bounded memory."""
+        indptr, most = queries.history.indptr, max(1, _BLOCK_VALUES // self.gram.shape[0])
+        start = 0
+        while start < len(queries):
+            end = int(np.searchsorted(indptr, indptr[start] + most, side="right")) - 1
+            end = min(max(end, start + 1), len(queries))
+            yield queries if end - start == len(queries) else queries.slice(start, end)
+            start = end
+
+    def _solve(
+        self, queries: Queries, items: Table, right: F32 | None = None
+    ) -> tuple[NDArray[np.float64], F32, F32]:
+        """Return A^-1 right (B, d), and the vectors (nnz, d) and weights (nnz,) of the events."""
+        from martlet.kernels.fold_in import fold_in
+
         history = queries.history
-        weights = history.weights() if self.weighted else np.ones(history.nnz, np.float32)
-        gram = self.gram.dense().astype(np.float64) * self.unobserved_weight
-        for start, stop in zip(history.indptr[:-1], history.indptr[1:], strict=True):
-            vectors = items.rows(history.indices[start:stop]).astype(np.float64)
-            weighted = weights[start:stop, None] * vectors
-            count = stop - start + self.unobserved_weight * items.shape[0]
-            ridge = self.reg * count**self.reg_exponent
-            yield gram + weighted.T @ vectors + ridge * np.eye(len(gram)), weighted
+        vectors = items.rows(history.indices)
+        weights: F32 = history.weights() if self.weighted else np.ones(history.nnz, np.float32)
+        count = history.lengths + self.unobserved_weight * items.shape[0]
+        ridge = np.asarray(self.reg * count**self.reg_exponent, np.float64)
+        solved = fold_in(vectors, weights, history.indptr, self._gram, ridge, right, num_threads())
+        return solved, vectors, weights
+
+    @cached_property
+    def _gram(self) -> NDArray[np.float64]:
+        return self.gram.dense().astype(np.float64) * self.unobserved_weight
 
     def tables(self) -> Mapping[str, Table]:
         """Return every parameter by name."""
