@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from martlet.core import CSR, Dataset, Executor, SpecError, num_threads, rng
 from martlet.scorers.item_item import ItemItem, LowRank
 from martlet.scorers.table import Table
 
-_OVERSAMPLE, _POWER = 16, 3  # of the randomized decomposition
+F32 = NDArray[np.float32]
+_OVERSAMPLE, _POWER = 16, 4  # of the randomized decomposition
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class GFCF:
     ) -> ItemItem:
         """Return the two filters.
 
-        O(sum over users of |history|^2 + power nnz rank) operations, O(n (keep + rank)) memory.
+        O(sum over users of |history|^2 + nnz rank + n rank^2) time, O(n (keep + rank)) memory.
         """
         from martlet.kernels.item_item import neighbours
 
@@ -72,31 +74,34 @@ class GFCF:
         return ItemItem(Table.of_csr(linear), low_rank)
 
     def flops(self, dataset: Dataset) -> int:
-        """Operations of a fit: pairs of a history, and the products of the decomposition."""
+        """Operations of a fit: pairs of a history, sparse products, orthogonalizations."""
         train = dataset.train.matrix
-        width = self.rank + _OVERSAMPLE
-        return int(2 * (train.lengths**2).sum()) + 4 * (_POWER + 1) * train.nnz * width
+        width = min(self.rank + _OVERSAMPLE, train.num_rows, train.num_cols) if self.ideal else 0
+        dense = 4 * _POWER * train.num_cols * width**2
+        return int(2 * (train.lengths**2).sum()) + (4 * _POWER + 2) * train.nnz * width + dense
 
     def bytes(self, num_items: int) -> int:
         """Bytes of the fitted tables at most."""
         kept = min(self.keep, num_items)
-        return 8 * num_items * kept + 8 * (num_items + 1) + 4 * num_items * (self.rank + 2)
+        low = 4 * num_items * (min(self.rank, num_items) + 2) if self.ideal else 0
+        return 8 * num_items * kept + 8 * (num_items + 1) + low
 
 
-def _right_vectors(graph: CSR, rank: int, seed: int) -> Any:
-    """Return (n, rank) float32 leading right singular vectors.
+def _right_vectors(graph: CSR, rank: int, seed: int) -> F32:
+    """Return (n, rank) leading right singular vectors.
 
-    **Source**: Halko, Martinsson and Tropp (2011), algorithm 4.4.
+    **Source**: Halko, Martinsson and Tropp (2011), algorithm 4.4, then Rayleigh and Ritz: the
+    eigenvectors of the graph within the subspace that was found.
     """
     import scipy.sparse as sp
 
     shape = graph.num_rows, graph.num_cols
     x = sp.csr_matrix((graph.weights(), graph.indices, graph.indptr), shape)
-    width = min(rank + _OVERSAMPLE, *shape)
-    basis = rng(seed, "gfcf").normal(size=(shape[1], width)).astype(np.float32)
     xt = x.T.tocsr()
+    width = min(rank + _OVERSAMPLE, *shape)
+    basis = rng(seed, "gfcf").standard_normal((shape[1], width), np.float32)
     for _ in range(_POWER):
         basis, _ = np.linalg.qr(xt @ (x @ basis))
-    left, _ = np.linalg.qr(x @ basis)
-    _, _, right = np.linalg.svd((xt @ left).T, full_matrices=False)
-    return np.ascontiguousarray(right[:rank].T)
+    seen = x @ basis
+    _, turn = np.linalg.eigh(seen.T.astype(np.float64) @ seen)
+    return np.ascontiguousarray(basis @ turn[:, ::-1][:, :rank].astype(np.float32))

@@ -141,4 +141,7 @@ def test_the_cost_formulae():
     assert ItemKNN(neighbours=5).flops(data) == 2 * pairs
     assert ItemKNN(neighbours=5).bytes(100) == 4000 + 808
     assert GFCF(rank=16, keep=5).bytes(100) == 4000 + 808 + 400 * 18
-    assert GFCF(rank=16).flops(data) == 2 * pairs + 4 * 4 * data.train.matrix.nnz * 32
+    assert GFCF(rank=16, ideal=0.0).bytes(100) == 8 * 100 * 100 + 808
+    sparse, dense = 18 * data.train.matrix.nnz * 18, 16 * ITEMS * 18**2
+    assert GFCF(rank=2).flops(data) == 2 * pairs + sparse + dense
+    assert GFCF(rank=2, ideal=0.0).flops(data) == 2 * pairs
