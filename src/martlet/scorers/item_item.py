@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from martlet.core import CSR, Queries, QueryError, Ranking, Reason, num_threads
+from martlet.core import CSR, BundleError, Queries, QueryError, Ranking, Reason, num_threads
 from martlet.scorers.reasons import event_reasons
 from martlet.scorers.shown import best_of_all, check_k, topk_candidates
 from martlet.scorers.table import Table
@@ -154,7 +154,15 @@ class ItemItem:
     @staticmethod
     def from_parts(config: Mapping[str, Any], tables: Mapping[str, Table], files: Path) -> ItemItem:
         """Return the scorer that a bundle stored."""
-        return ItemItem(tables["weights"], None, config["weighted"]).with_tables(tables)
+        n, r = tables["weights"].shape[0], tables.get("factors", tables["weights"]).shape[1]
+        expected = {"weights": (n, n), "factors": (n, r), "left": (n, 1), "right": (n, 1)}
+        for name, table in tables.items():
+            if table.shape != expected[name] or table.sparse != (name == "weights"):
+                raise BundleError(
+                    f"table {name} is stored as {table.storage} {table.shape}: expected "
+                    f"{'csr' if name == 'weights' else 'dense values'} {expected[name]}"
+                )
+        return ItemItem(tables["weights"], None, bool(config["weighted"])).with_tables(tables)
 
     def _check(self, queries: Queries) -> None:
         if queries.num_items != self.num_items:

@@ -4,6 +4,7 @@ import pytest
 from martlet.core import CSR, BundleError, Queries, QueryError, SpecError, rng
 from martlet.scorers.cascade import Cascade
 from martlet.scorers.factors import Factors
+from martlet.scorers.item_item import ItemItem
 from martlet.scorers.popular import Popular
 from martlet.scorers.projections import IALSFold, LinearFold, Lookup, projection_from
 from martlet.scorers.reasons import event_reasons, left_out_reasons
@@ -153,3 +154,20 @@ def test_without_vectors_likeness_is_the_answer_to_one_item():
     found = similar(Plain(), 3, N)
     assert 3 not in found.item_row
     assert (found.item_row >= 0).sum() == N - 1
+
+
+@pytest.mark.parametrize(
+    ("name", "table", "words"),
+    [
+        ("weights", Table.of_csr(CSR.empty(N, N + 1)), r"weights is stored as csr \(20, 21\)"),
+        ("weights", Table.of(np.ones((N, N))), r"weights is stored as fp32 .* expected csr"),
+        ("left", Table.of(np.ones(3)), r"left is stored as fp32 \(3, 1\): expected dense values"),
+        ("factors", Table.of(np.ones((3, 2))), r"factors .* expected dense values \(20, 2\)"),
+    ],
+)
+def test_stored_item_weights_must_fit_each_other(tmp_path, name, table, words):
+    tables = {"weights": Table.of_csr(CSR.empty(N, N)), "factors": ITEMS}
+    tables |= {"left": Table.of(np.ones(N)), "right": Table.of(np.ones(N))}
+    ItemItem.from_parts({"weighted": False}, tables, tmp_path)
+    with pytest.raises(BundleError, match=words):
+        ItemItem.from_parts({"weighted": False}, tables | {name: table}, tmp_path)
