@@ -9,7 +9,7 @@ import shutil
 import sys
 import tempfile
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from martlet.core import MartletError, num_threads
 
@@ -83,7 +83,7 @@ def _threads() -> list[Check]:
     return checks
 
 
-def _pools() -> list[dict[str, str | int]]:
+def _pools() -> list[dict[str, Any]]:
     import numpy  # noqa: F401  its BLAS is the pool to look at
     from threadpoolctl import threadpool_info
 

@@ -134,7 +134,7 @@ def _guesses(around: Calibration, reach: float, count: int, seed: int) -> list[C
 
 
 def _with_drift(of: Calibration, target: Likeness, sizes: dict[str, int], seed: int) -> Calibration:
-    """Return the calibration whose drift comes out as the source's; more drift, less correlation."""
+    """Return the calibration whose drift comes out as the source's."""
     if of.clock_s is None:
         return of
     low, high = 0.0, 8.0

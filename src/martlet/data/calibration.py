@@ -90,9 +90,10 @@ class Calibration:
             DataError: a number is missing, unknown, or a curve has another number of points.
         """
         try:
-            found = Calibration(
-                **{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-            )
+            given: dict[str, Any] = {
+                k: tuple(v) if isinstance(v, list) else v for k, v in values.items()
+            }
+            found = Calibration(**given)
             sizes = [len(found.popularity), len(found.length), len(found.weight), len(found.start)]
             sizes += [len(found.span), len(found.position), len(found.elapsed)]
         except TypeError as error:

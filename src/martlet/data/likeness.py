@@ -118,7 +118,7 @@ def _drift(log: Interactions) -> float:
     ]
     if known.sum() < 3 or min(part.std() for part in thirds) == 0:
         return 1.0
-    return float(np.corrcoef(*thirds)[0, 1])
+    return float(np.corrcoef(thirds[0], thirds[1])[0, 1])
 
 
 def _ks(a: NDArray[np.integer], b: NDArray[np.integer]) -> float:

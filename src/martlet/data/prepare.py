@@ -270,10 +270,10 @@ def _assemble(
     """Number users and items by training frequency, then join the side tables."""
     kept: dict[str, Any] = {}
     for role, ids, column in (("users", user_ids, "user_row"), ("items", item_ids, "item_row")):
-        train = np.bincount(getattr(parts[0], column), minlength=len(ids))
+        counts = np.bincount(getattr(parts[0], column), minlength=len(ids))
         met = sum(np.bincount(getattr(part, column), minlength=len(ids)) for part in parts)
         # The ids are sorted already, so a stable sort by frequency breaks ties by id.
-        order = np.argsort(-train, kind="stable")
+        order = np.argsort(-counts, kind="stable")
         kept[role] = order[np.asarray(met)[order] > 0]
     tables: dict[str, dict[str, Column]] = {}
     for role, ids, given in (("users", user_ids, users), ("items", item_ids, items)):

@@ -231,7 +231,7 @@ def _lengths(shape: F64, total: int, longest: int) -> NDArray[np.int64]:
         else:
             high = scale
     exact = np.clip(shape * high, 1, longest)
-    lengths = np.floor(exact).astype(np.int64)
+    lengths: NDArray[np.int64] = np.floor(exact).astype(np.int64)
     short = total - int(lengths.sum())
     order = np.argsort(lengths - exact, kind="stable")  # largest remainder first
     room = order[lengths[order] < longest]

@@ -24,6 +24,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from martlet.core import CSR, num_threads
+from martlet.kernels.dots import ROWS, STEP, dots
 from martlet.kernels.parallel import spread
 from martlet.kernels.select import offer, pop_all
 
@@ -145,6 +146,7 @@ def topk_int8(
     indptr, indices = _NO_ROWS if hidden is None else (hidden.indptr, hidden.indices)
     mask = _ALL if allow is None else np.ascontiguousarray(allow)
     z, error, slack = _bounds(vectors, codes)
+    values = np.ascontiguousarray(codes.values)
     finite = np.isfinite(codes.unit)
     unit = np.float32(codes.unit if finite else 1)
     scale = codes.scale if finite else np.zeros(n, np.float32)
@@ -156,7 +158,7 @@ def topk_int8(
         for part in range(start, stop):
             low, high = n * part // parts, n * (part + 1) // parts
             found[part] = _scan(
-                codes.values, scale, unit, z, error, slack, low, high,
+                values, scale, unit, z, error, slack, low, high,
                 indptr, indices, mask, floors[part],
             )  # fmt: skip
 
@@ -245,20 +247,32 @@ def _bounds(vectors: F32, codes: Codes) -> tuple[NDArray[np.int16], F32, F32]:
     )
 
 
+@njit(cache=True, nogil=True)
+def _add(values: I8, low: int, high: int, first: int, z: Any, total: I32) -> None:
+    """Add the products over features ``first ...`` of rows ``low:high``."""
+    for row in range(low, high):
+        dot = total[row]
+        for j in range(first, values.shape[1]):
+            dot = np.int32(dot + np.int32(np.int32(values[row, j]) * np.int32(z[j])))
+        total[row] = dot
+
+
 @njit(cache=True, nogil=True, error_model="numpy")
 def _coarse(
     values: I8, scale: F32, unit: Any, z: Any, error: Any, cut: Any, total: I32, upper: F32
 ) -> int:
     """Write the upper bounds of the rows given and return how many reach ``cut``.
 
-    Two loops, for each of them becomes SIMD: widening loads with pairwise multiply-adds over the
-    features, then floats over the rows.
+    Two loops, for each of them becomes SIMD: whole numbers over the features, floats over the rows.
     """
-    for row in range(len(values)):
-        dot = np.int32(0)
-        for j in range(values.shape[1]):
-            dot = np.int32(dot + np.int32(np.int32(values[row, j]) * np.int32(z[j])))
-        total[row] = dot
+    n, d = values.shape
+    whole = n - n % ROWS
+    total[:n] = 0
+    for row in range(0, whole, ROWS):
+        dots(values, row, z, total)  # type: ignore[call-arg]
+    if d % STEP:
+        _add(values, 0, whole, d - d % STEP, z, total)
+    _add(values, whole, n, 0, z, total)
     reach = 0
     for row in range(len(values)):
         upper[row] = scale[row] * unit * (np.float32(total[row]) + error)

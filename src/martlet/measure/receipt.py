@@ -105,8 +105,10 @@ class Receipt:
 
     def __str__(self) -> str:
         rows = [f"{self.name} ({self.num_users:,} users of part {self.part})"]
-        for group in (self.quality, self.cost):
-            rows.append("  ".join(f"{k} {v:.4g}" for k, v in group.items() if v is not None))
+        rows += [
+            "  ".join(f"{k} {v:.4g}" for k, v in group.items() if v is not None)
+            for group in (self.quality, self.cost)
+        ]
         return "\n".join(row for row in rows if row)
 
 

@@ -126,7 +126,7 @@ class App:
     async def user(self, tail: bytes, query: bytes, receive: Receive) -> Reply:
         """``GET /api/recommend/{user_id}``."""
         options = _options(query, ("n", "seen"))
-        seen = options.get("seen", "hide")
+        seen: Any = options.get("seen", "hide")
         if seen != "hide" and seen != "keep":
             raise Refused(400, f"seen is {_told(seen)}: expected 'hide' or 'keep'")
         return await self._answer(Ask(user_id=_id(tail), n=_n(options), seen=seen))

@@ -1,6 +1,6 @@
 """The page at ``/``: what there is to ask."""
 
-PAGE = """<!doctype html>
+PAGE = b"""<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width">
@@ -28,4 +28,4 @@ without a history.</dd>
 <dd>Counts and latencies for Prometheus.</dd>
 </dl>
 </html>
-""".encode()
+"""

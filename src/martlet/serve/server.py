@@ -145,7 +145,7 @@ def answer(
 
     async def run() -> None:
         opening = asyncio.create_task(_open(app, bundle_path, verify, stop))
-        opening.add_done_callback(lambda done: done.exception() or ready(done.result()))
+        opening.add_done_callback(lambda done: None if done.exception() else ready(done.result()))
         await server.serve(sockets=[listener])
         await opening
 

@@ -1,0 +1,90 @@
+"""A bundle measured: its quality on a part, what answering costs, and the receipt of both."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from martlet.core import Dataset, Progress
+from martlet.core.queries import Seen
+from martlet.measure import cost as costs
+from martlet.measure.machine import machine, threads, versions
+from martlet.measure.receipt import Receipt
+
+if TYPE_CHECKING:
+    from martlet.scorers.bundle import Bundle
+
+METRICS = ("ndcg", "recall", "hit_rate", "mrr", "coverage", "novelty")
+
+
+def measure(
+    bundle: Bundle,
+    dataset: Dataset | None = None,
+    *,
+    part: str = "test",
+    k: int = 10,
+    metrics: Sequence[str] = METRICS,
+    value: str | None = None,
+    seen: Seen = "hide",
+    cost: bool = True,
+    cold: bool = True,
+    train_s: float | None = None,
+    memory_mb: float = 256,
+    progress: Progress | None = None,
+) -> Receipt:
+    """Return the receipt of a bundle.
+
+    Args:
+        bundle: what to measure.
+        dataset: its part gives the quality; without one, only the cost is measured.
+        part: "valid" or "test".
+        k: length of the lists.
+        metrics: names from ``martlet.metrics.METRICS``.
+        value: numeric column of the catalogue, for ``value_recall``.
+        seen: whether the history may be shown again.
+        cost: measure latency, throughput, bytes.
+        cold: and, in fresh processes, memory and cold start (some seconds).
+        train_s: seconds of the fit, where the caller timed it.
+        memory_mb: bound on what the evaluation holds.
+        progress: told how far it is.
+
+    Raises:
+        DataError: the part cannot be measured on; see ``evaluate``.
+    """
+    figures: Mapping[str, float] = {}
+    num_users, data_hash = 0, None
+    if dataset is not None:
+        from martlet.measure.quality import evaluate
+
+        quality = evaluate(
+            bundle,
+            dataset,
+            part=part,
+            ks=(k,),
+            metrics=metrics,
+            value=value,
+            seen=seen,
+            memory_mb=memory_mb,
+            progress=progress,
+        )
+        figures, num_users = quality.figures, quality.num_users
+        data_hash = dataset.part(part).hash
+    found: dict[str, Any] = costs.cost(bundle, k=k, cold=cold) if cost else {}
+    if train_s is not None:
+        found["train_s"] = train_s
+    first, *rest = bundle.lineage or ({"spec": type(bundle.scorer).__name__},)
+    return Receipt(
+        spec={name: first[name] for name in ("spec", "params") if name in first},
+        transforms=tuple(rest),
+        quality=figures,
+        cost=found,
+        num_users=num_users,
+        part=part if dataset is not None else None,
+        k=k,
+        bundle_id=bundle.id,
+        data_hash=data_hash,
+        seed=first.get("seed"),
+        machine=machine(),
+        threads=threads(),
+        versions=versions(),
+    )
