@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from martlet.core import CSR
-from martlet.kernels.int8 import Codes, _bounds, topk_int8, topk_int8_reference
+from martlet.kernels.int8 import Codes, _bounds, _coarse, topk_int8, topk_int8_reference
 from martlet.kernels.topk import topk_dot
 
 KINDS = ("normal", "ties", "zeros", "scales", "tiny", "same", "clusters")
@@ -165,3 +165,20 @@ def test_no_rows_and_no_queries():
 def test_a_scan_moves_a_quarter_of_the_bytes_and_the_scales():
     codes = Codes.of(make("normal", 1000, 64, 0))
     assert codes.nbytes == 1000 * (64 + 4)
+
+
+@pytest.mark.parametrize("d", [1, 15, 16, 17, 64, 100, 600])
+@pytest.mark.parametrize("n", [1, 8, 13, 64])
+def test_the_coarse_products_are_exact_whole_numbers(n, d):
+    random = np.random.default_rng(n + d)
+    values = random.choice(np.array([-128, -127, 3, 127], np.int8), (n, d))
+    limit = min(32767, (2**31 - 1) // (128 * d))
+    z = random.choice(np.array([-limit, 1, limit], np.int16), d)
+    values[0], z[:] = -128, -limit  # the largest sum there can be
+    total, upper = np.empty(n, np.int32), np.empty(n, np.float32)
+    ones, none = np.ones(n, np.float32), np.float32(0)
+    reach = _coarse(values, ones, np.float32(1), z, none, none, total, upper)
+    expected = values.astype(np.int64) @ z.astype(np.int64)
+    np.testing.assert_array_equal(total, expected)
+    np.testing.assert_array_equal(upper, expected.astype(np.float32))
+    assert reach == (expected >= 0).sum()

@@ -3,7 +3,8 @@
 Numba turns a plain loop over features into SIMD by itself, but sums the lanes of every row apart,
 which costs as much as the products. Here the lanes of eight rows are folded together. The code is
 given to LLVM in vectors of no particular machine: widening, products and pairwise sums, which
-become ``vpmovsxbw``, ``vpmaddwd`` and ``vphaddd`` where there is AVX2.
+become ``vpmovsxbw``, ``vpmaddwd`` and ``vphaddd`` where there is AVX2. So the products keep up with
+the memory, if it is asked in time.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ ROWS = 8  # rows at a time
 STEP = 16  # features at a time
 
 _LINE = 64  # bytes of a cache line
-_AHEAD = 4096  # bytes from the rows at hand to those that are asked for
+_AHEAD = 2048  # bytes from the rows at hand to those that memory is asked for
 
 _LONG, _INT = ir.IntType(64), ir.IntType(32)
 _CODES = ir.VectorType(ir.IntType(8), STEP)
@@ -77,7 +78,7 @@ def _load(build: Any, data: Any, offset: Any, kind: Any, align: int) -> Any:
 
 
 def _prefetch(build: Any, data: Any, offset: Any) -> None:
-    """Ask for the ``ROWS * STEP`` bytes from ``offset``; one beyond the end of the array does no harm."""
+    """Ask for the ``ROWS * STEP`` bytes from ``offset``; beyond the array's end it does no harm."""
     byte = ir.IntType(8).as_pointer()
     kind = ir.FunctionType(ir.VoidType(), [byte, _INT, _INT, _INT])
     call = cgutils.get_or_insert_function(build.module, kind, "llvm.prefetch.p0")

@@ -273,11 +273,12 @@ def _coarse(
     if d % STEP:
         _add(values, 0, whole, d - d % STEP, z, total)
     _add(values, whole, n, 0, z, total)
-    reach = 0
-    for row in range(len(values)):
-        upper[row] = scale[row] * unit * (np.float32(total[row]) + error)
-        reach += upper[row] >= cut
-    return reach
+    reach = np.int32(0)
+    for row in range(n):
+        bound = scale[row] * unit * (np.float32(total[row]) + error)
+        upper[row] = bound
+        reach = np.int32(reach + np.int32(bound >= cut))
+    return reach  # type: ignore[return-value]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
