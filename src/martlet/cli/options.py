@@ -65,7 +65,7 @@ def expanded(context: typer.Context) -> dict[str, Any]:
     """Return every option of the verb with the value that ruled, as plain JSON."""
     values = {"verb": context.info_name, **context.params}
     return {
-        name: value if isinstance(value, bool | int | float | list | type(None)) else str(value)
+        name: value if isinstance(value, bool | int | float | list | None) else str(value)
         for name, value in values.items()
         if name not in ("config", "json_", "force")
     }

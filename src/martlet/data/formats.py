@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import gzip
 import re
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,6 +33,14 @@ _ENDINGS = {
     ".item": "atomic",
     ".dat": "csv",
 }
+_UNREADABLE = (
+    pl.exceptions.PolarsError,
+    pl.exceptions.PanicException,
+    OSError,
+    EOFError,
+    ValueError,
+    zlib.error,
+)
 FORMATS = ("csv", "jsonl", "parquet", "atomic", "movielens", "sequences")
 
 
@@ -102,7 +111,7 @@ def stated(files: Sequence[str]) -> Iterator[None]:
     """Turn what Polars raises into a ``DataError`` that names the file."""
     try:
         yield
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, ValueError) as error:
+    except _UNREADABLE as error:
         reason = str(error).strip().splitlines()
         raise DataError(
             f"{_few(files)} cannot be read: {reason[0] if reason else type(error).__name__}; "

@@ -43,10 +43,8 @@ class TimeSplit:
         cuts = np.quantile(
             events.time_s, [1 - self.valid - self.test, 1 - self.test], method="higher"
         )
-        # A cut of no share lies beyond the last event.
-        if self.valid or self.test:
-            part[events.time_s > cuts[0]] = VALID
-        part[events.time_s > cuts[1]] = TEST if self.test else VALID
+        part[events.time_s >= cuts[0]] = VALID
+        part[events.time_s >= cuts[1]] = TEST if self.test else VALID
         return part
 
 
