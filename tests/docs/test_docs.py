@@ -132,3 +132,11 @@ def test_every_public_name_can_be_had():
         assert getattr(martlet, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         martlet.nonsense  # noqa: B018
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.py")), ids=lambda p: p.name)
+def test_examples_are_short_and_run(path):
+    assert len(path.read_text().splitlines()) < 60
+    done = subprocess.run([sys.executable, path], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
