@@ -16,7 +16,10 @@ from support.bundles import NUM_ITEMS, NUM_USERS, bundle
 
 USERS = ["u0", "a/b", "雨 燕", "🐦", "50%", "?q=1&n=2", "..", "nobody"]
 ITEMS = [f"i{i}" for i in range(NUM_ITEMS - 3)] + ["x/y", "ключ", "🦉"]
-SERVE = "import sys; from martlet.serve.server import serve; serve(sys.argv[1], port=int(sys.argv[2]), workers=int(sys.argv[3]))"
+SERVE = (
+    "import sys; from martlet.serve.server import serve; "
+    "serve(sys.argv[1], port=int(sys.argv[2]), workers=int(sys.argv[3]))"
+)
 
 
 def awkward():
