@@ -4,7 +4,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from martlet.core import CSR
-from martlet.kernels.ials import half_sweep, half_sweep_reference
+from martlet.kernels.ials import (
+    Objective,
+    gram,
+    half_sweep,
+    half_sweep_reference,
+    loss,
+    loss_reference,
+    transpose,
+    turn,
+)
 
 
 @st.composite
@@ -57,3 +66,52 @@ def test_threads_do_not_change_a_digit(threads):
     half_sweep(matrix, one, y, dense, reg, num_threads=1)
     half_sweep(matrix, other, y, dense, reg, num_threads=threads)
     assert (one == other).all()
+
+
+@given(systems(), st.sampled_from([0.0, 1.0]))
+@settings(deadline=None)
+def test_the_loss_is_the_reference(system, exponent):
+    matrix, y, _, _, offset = system
+    x = np.random.default_rng(3).normal(size=(matrix.num_rows, y.shape[1])).astype(np.float32)
+    objective = Objective(0.3, 0.2, exponent, offset)
+    expected = loss_reference(matrix, x, y, objective)
+    assert loss(matrix, x, y, objective, 2) == pytest.approx(expected, rel=1e-5, abs=1e-4)
+
+
+@given(systems())
+@settings(deadline=None)
+def test_transposed_by_counting_as_by_sorting(system):
+    matrix = system[0]
+    found, expected = transpose(matrix), matrix.transpose()
+    assert found.indptr.tolist() == expected.indptr.tolist()
+    assert found.indices.tolist() == expected.indices.tolist()
+    assert found.weights().tolist() == expected.weights().tolist()
+    assert found.num_cols == matrix.num_rows
+
+
+@pytest.mark.parametrize(("n", "m", "d"), [(3, 2500, 5), (1, 2, 4), (0, 1, 1)])
+def test_a_turn_keeps_the_products_and_makes_the_gram_matrix_diagonal(n, m, d):
+    rng = np.random.default_rng(4)
+    x, y = (rng.normal(size=(rows, d)).astype(np.float32) for rows in (n, m))
+    products, squares = x @ y.T, gram(y)
+    diagonal = turn(x, y, 2)
+    np.testing.assert_allclose(x @ y.T, products, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(gram(y), np.diag(diagonal), rtol=1e-4, atol=1e-5 * squares.trace())
+    assert (np.diff(diagonal) <= 0).all()
+
+
+@pytest.mark.parametrize("relax", [0.5, 1.0, 1.6, 1.9])
+@pytest.mark.parametrize("offset", [0.0, 1.0])
+def test_every_half_sweep_lowers_the_loss(relax, offset):
+    rng = np.random.default_rng(5)
+    matrix = CSR.from_rows([np.flatnonzero(rng.random(80) < 0.2) for _ in range(90)], 80)
+    objective = Objective(1.0, 0.5, 0.0, offset)
+    x, y = np.zeros((90, 6), np.float32), rng.random((80, 6), np.float32)
+    across, last = transpose(matrix), np.inf
+    for _ in range(10):
+        for rows, left, right in ((matrix, x, y), (across, y, x)):
+            dense, reg = turn(left, right), objective.strengths(rows.lengths, len(right))
+            half_sweep(rows, left, right, dense, reg, offset=offset, steps=2, relax=relax)
+            now = loss(matrix, x, y, objective)
+            assert now <= last * (1 + 1e-6)
+            last = now

@@ -75,7 +75,7 @@ def turn(x: F32, y: F32, num_threads: int = 1) -> F32:
     basis = np.ascontiguousarray(vectors[:, ::-1], np.float32)
     _multiply(x, basis, num_threads)
     _multiply(y, basis, num_threads)
-    return np.maximum(values[::-1], 0).astype(np.float32)
+    return np.asarray(np.maximum(values[::-1], 0), np.float32)
 
 
 def half_sweep(
@@ -194,7 +194,7 @@ def gram(y: F32, num_threads: int = 1) -> NDArray[np.float64]:
             np.matmul(rows.T, rows, out=parts[block])
 
     spread(some, len(parts), num_threads)
-    return parts.sum(0, dtype=np.float64)
+    return np.asarray(parts.sum(0, dtype=np.float64))
 
 
 def _multiply(x: F32, basis: F32, num_threads: int) -> None:

@@ -1,0 +1,65 @@
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from martlet.core import CSR, SpecError
+from martlet.kernels.ials import Objective, gram, loss
+from martlet.models.ials import IALS, sweeps
+
+
+@pytest.fixture
+def matrix():
+    """Two halves of users that meet two halves of items, and an item that nobody met."""
+    rng = np.random.default_rng(0)
+    half = [np.flatnonzero(rng.random(20) < 0.5) + 20 * (user % 2) for user in range(60)]
+    return CSR.from_rows(half, 41)
+
+
+def run(matrix, objective, sweeps_, **options):
+    start = np.random.default_rng(1).random((matrix.num_cols, 6), np.float32) * np.float32(0.01)
+    return [
+        loss(matrix, *at, objective) for at in sweeps(matrix, start, objective, sweeps_, **options)
+    ]
+
+
+@pytest.mark.parametrize("exponent", [0.0, 1.0])
+def test_sweeps_lower_the_loss_to_the_same_end_and_sooner_when_over_relaxed(matrix, exponent):
+    objective = Objective(1.0, 0.05, exponent, 1.0)
+    plain, relaxed = (run(matrix, objective, 200, relax=relax) for relax in (1.0, 1.6))
+    for losses in (plain, relaxed):
+        assert (np.diff(losses) <= 1e-5 * losses[0]).all()
+    assert relaxed[-1] == pytest.approx(plain[-1], rel=5e-3)
+    near = 1.01 * min(plain[-1], relaxed[-1])
+    assert sum(value > near for value in relaxed) <= sum(value > near for value in plain)
+
+
+def test_the_factors_tell_the_halves_apart_and_lie_on_the_principal_axes(matrix):
+    users, items = IALS(dim=4).factorize(matrix)
+    scores = users @ items.T
+    assert scores[::2, :20].mean() > 5 * abs(scores[::2, 20:40].mean())
+    assert not items[40].any()
+    shape = gram(items)
+    assert np.abs(shape - np.diag(np.diag(shape))).max() < 1e-4 * shape.max()
+    assert (np.diff(np.diag(shape)) <= 1e-6 * shape.max()).all()
+
+
+def test_the_same_seed_gives_the_same_digits_whatever_the_threads(matrix, monkeypatch):
+    found = []
+    for threads in ("1", "2"):
+        monkeypatch.setenv("MARTLET_THREADS", threads)
+        found.append(IALS(dim=4).factorize(matrix, seed=3)[1])
+    assert (found[0] == found[1]).all()
+
+
+@pytest.mark.parametrize("wrong", [{"relax": 2.0}, {"relax": 0.0}, {"relax": float("nan")}])
+def test_a_step_of_twice_its_best_length_is_refused(wrong):
+    with pytest.raises(SpecError, match=r"relax is .*: expected a number above 0 and below 2"):
+        IALS(**wrong)
+
+
+def test_costs_follow_the_formula(matrix):
+    dataset = SimpleNamespace(train=SimpleNamespace(matrix=matrix))
+    spec = IALS(dim=8, iterations=3, steps=2)
+    assert spec.flops(dataset) == 3 * (8 * matrix.nnz * 8 * 3 + 10 * (60 + 41) * 64)
+    assert spec.bytes(41) == 4 * (41 * 8 + 64)
