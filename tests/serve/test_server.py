@@ -1,206 +1,216 @@
+"""The server as a process: ports, workers, signals, and clients that misbehave."""
+
 import http.client
-import json
 import os
 import re
+import shutil
 import signal
 import socket
-import subprocess
-import sys
+import threading
 import time
-from urllib.parse import quote
+from pathlib import Path
 
-import numpy as np
 import pytest
 
-from martlet.core import CSR, Text, Vocabulary
-from martlet.scorers.bundle import Bundle
-from martlet.scorers.factors import Factors
-from martlet.scorers.projections import LinearFold
-from martlet.scorers.table import Table
+from martlet.core import MartletError, SpecError
+from martlet.serve.server import listen, serve
+from support.servers import Server
 
-USERS = ["u1", "a/b ?&=", "雨🐦", "empty"]
-ITEMS = [f"i{number}" for number in range(29)] + ["x/y"]
+GET = b"GET /api/recommend/u0?n=1 HTTP/1.1\r\nhost: x\r\n"
 
 
-def bundle() -> Bundle:
-    rng = np.random.default_rng(0)
-    return Bundle(
-        Factors(Table.of(rng.normal(size=(30, 4))), LinearFold()),
-        Vocabulary.of(USERS),
-        Vocabulary.of(ITEMS),
-        CSR.from_rows([[0, 1, 2], [3], [4, 5], []], 30),
-        np.arange(30, 0, -1).astype(np.float32),
-        catalogue={"title": Text.of(f"Title {row}" for row in range(30))},
+def bodies(said):
+    """The JSON bodies in what a server said on one connection."""
+    return re.findall(rb'\{"user_id".*?"fallback":(?:true|false)\}', said)
+
+
+def workers_of(server):
+    """Process ids of the parent's children."""
+    process = server.process.pid
+    return list(map(int, Path(f"/proc/{process}/task/{process}/children").read_text().split()))
+
+
+def until(true):
+    """Wait until ``true()`` holds."""
+    for _ in range(500):
+        if true():
+            return
+        time.sleep(0.02)
+    raise AssertionError("it never came to hold")
+
+
+def gone(process):
+    """Whether a process has ended; one that nobody has waited for yet counts as ended."""
+    try:
+        return "\nState:\tZ" in Path(f"/proc/{process}/status").read_text()
+    except OSError:
+        return True
+
+
+def test_pipelined_requests_are_answered_in_order(server):
+    said = server.raw(
+        GET + b"\r\n" + GET.replace(b"u0", b"nobody") + b"\r\n" + GET + b"connection: close\r\n\r\n"
     )
+    assert [b'"fallback":true' in body for body in bodies(said)] == [False, True, False]
 
 
-class Server:
-    def __init__(self, folder, workers=1):
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "martlet", "serve", folder, "--port", "0",
-             "--workers", str(workers)],
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        )  # fmt: skip
-        self.port = 0
-        for line in self.process.stdout:
-            if found := re.search(r"http://127\.0\.0\.1:(\d+)", line):
-                self.port = int(found[1])
-            if line.startswith("ready"):
-                return
-        raise AssertionError("the server ended before it was ready")
-
-    def ask(self, path, body=None, method=None):
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
-        try:
-            data = json.dumps(body) if isinstance(body, dict) else body
-            connection.request(method or ("GET" if body is None else "POST"), path, data)
-            answer = connection.getresponse()
-            text = answer.read()
-            return answer.status, json.loads(text) if text[:1] in b"{[" and text else text
-        finally:
-            connection.close()
-
-    def stop(self, number=signal.SIGTERM):
-        self.process.send_signal(number)
-        code = self.process.wait(20)
-        self.process.stdout.close()
-        return code
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    path = tmp_path_factory.mktemp("serve") / "bundle"
-    bundle().save(path)
-    return str(path)
-
-
-@pytest.fixture(scope="module")
-def server(folder):
-    started = Server(folder)
-    yield started
-    assert started.stop() == 0
-
-
-@pytest.mark.parametrize("user", USERS[:3])
-def test_a_known_user_gets_what_the_bundle_says(server, user):
-    status, answer = server.ask(f"/api/recommend/{quote(user, safe='')}?n=4")
-    assert status == 200
-    expected = bundle().recommend([user], 4)[0]
-    assert answer["user_id"] == user
-    assert [item["item_id"] for item in answer["items"]] == expected.item_ids
-    assert answer["items"][0]["title"].startswith("Title ")
-    assert not answer["fallback"]
-
-
-@pytest.mark.parametrize("user", ["nobody", "empty"])
-def test_of_whom_nothing_is_known_gets_popularity(server, user):
-    _, answer = server.ask(f"/api/recommend/{user}?n=2")
-    assert answer["fallback"]
-    assert [item["item_id"] for item in answer["items"]] == ["i0", "i1"]
-
-
-def test_a_history_in_place_of_a_user(server):
-    body = {"history": ["i3", "unknown"], "n": 40, "exclude": ["i9"], "seen": "keep"}
-    _, answer = server.ask("/api/recommend", body)
-    shown = [item["item_id"] for item in answer["items"]]
-    assert len(shown) == 29
-    assert "i9" not in shown
-    assert "i3" in shown
-
-
-def test_similar(server):
-    _, answer = server.ask("/api/similar/x%2Fy?n=3")
-    assert answer["item_id"] == "x/y"
-    assert len(answer["items"]) == 3
-    assert server.ask("/api/similar/nothing")[0] == 404
-
-
-def test_health_and_metrics(server):
-    assert server.ask("/api/health/live")[0] == 200
-    assert server.ask("/api/health/ready")[0] == 200
-    status, text = server.ask("/metrics")
-    assert status == 200
-    assert b"martlet_requests_total" in text
+def test_a_slow_client_does_not_hold_up_the_others(server):
+    body = b'{"user_id": "u0", "n": 1}'
+    head = b"POST /api/recommend HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: %d\r\n"
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as slow:
+        slow.sendall(head % len(body) + b"\r\n" + body[:7])
+        assert server.get("/api/recommend/u0")[0] == 200
+        slow.sendall(body[7:])
+        assert b"200 OK" in slow.recv(1 << 16)
+    pieces = [GET[i : i + 9] for i in range(0, len(GET), 9)]
+    assert len(bodies(server.raw(*pieces, b"connection: close\r\n\r\n", pause=0.005))) == 1
 
 
 @pytest.mark.parametrize(
-    ("path", "body"),
+    ("sent", "said"),
     [
-        ("/api/recommend/u1?n=0", None),
-        ("/api/recommend/u1?n=many", None),
-        ("/api/recommend/u1?n=1001", None),
-        ("/api/recommend/u1?seen=maybe", None),
-        ("/api/recommend/u1?colour=red", None),
-        ("/api/recommend", b"{"),
-        ("/api/recommend", b"\xff\xfe"),
-        ("/api/recommend", {"user_id": "u1", "nn": 3}),
-        ("/api/recommend", {"user_id": ["u1"]}),
-        ("/api/recommend", {"n": 3}),
-        ("/api/recommend", {"user_id": "u1", "n": -1}),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01", b"HTTP/1.1 400 Bad Request"),
+        (b"GET / HTTP/9.9\r\n\r\n", b"HTTP/1.1 400 Bad Request"),
+        (b"GET /\xff\xfe HTTP/1.1\r\nhost: x\r\n\r\n", b"HTTP/1.1 400 Bad Request"),
+        (b"POST / HTTP/1.1\r\ncontent-length: -1\r\n\r\n", b"HTTP/1.1 400 Bad Request"),
+        (GET + b"big: " + b"a" * 2_000_000, b"HTTP/1.1 431 "),
     ],
 )
-def test_bad_input_is_refused_with_a_reason(server, path, body):
-    status, answer = server.ask(path, body)
-    assert status == 400
-    assert len(answer["error"]) > 10
-    assert "Traceback" not in answer["error"]
-
-
-def test_other_refusals(server):
-    assert server.ask("/api/nothing")[0] == 404
-    assert server.ask("/api/recommend/u1", method="DELETE")[0] == 405
-    assert server.ask("/api/recommend", b"[" * 2_000_000)[0] == 413
-
-
-def test_random_requests_never_break_it(server):
-    rng = np.random.default_rng(0)
-    for _ in range(150):
-        with socket.create_connection(("127.0.0.1", server.port), timeout=10) as wire:
-            junk = rng.integers(0, 256, rng.integers(1, 200)).astype(np.uint8).tobytes()
-            head = rng.choice([b"", b"GET /api/recommend/", b"POST /api/recommend HTTP/1.1\r\n"])
-            wire.sendall(head + junk + b"\r\n\r\n")
-            wire.shutdown(socket.SHUT_WR)
-            answer = wire.recv(64)
-            assert not re.match(rb"HTTP/1.1 5", answer)
-    assert server.ask("/api/recommend/u1")[0] == 200
-
-
-def test_two_workers_answer_and_one_that_is_killed_comes_back(folder):
-    server = Server(folder, workers=2)
-    children = subprocess.run(
-        ["pgrep", "-P", str(server.process.pid)], capture_output=True, text=True
-    ).stdout.split()
-    assert len(children) >= 2
-    os.kill(int(children[-1]), signal.SIGKILL)
-    deadline = time.monotonic() + 20
-    answered = 0
-    while answered < 20 and time.monotonic() < deadline:
+def test_what_is_not_http_is_turned_away(server, sent, said):
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as wire:
         try:
-            answered += server.ask("/api/recommend/u1")[0] == 200
-        except OSError:
-            time.sleep(0.1)
-    assert answered == 20
+            wire.sendall(sent)
+            assert wire.recv(1 << 16).startswith(said)
+        except (ConnectionResetError, BrokenPipeError):
+            assert b" 431 " in said  # the server hung up while we were still sending
+    assert server.get("/api/health/live")[0] == 200
+
+
+def test_a_client_that_hangs_up_in_the_middle_is_forgotten(server):
+    head = b"POST /api/recommend HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\n{"
+    for sent in (head, GET, b""):
+        with socket.create_connection(("127.0.0.1", server.port)) as wire:
+            wire.sendall(sent)
+    assert server.get("/api/recommend/u0")[0] == 200
+
+
+def test_early_connections_are_told_that_the_server_is_starting(folder):
+    server = Server(folder)
+    assert server.get("/api/health/live")[0] == 200
+    status, headers, answer = server.ask("GET", "/api/health/ready")
+    # A machine in a hurry may be ready by then.
+    assert (status, answer.get("error")) in [(503, "the server is starting"), (200, None)]
+    assert status == 200 or headers["retry-after"] == "1"
+    server.wait()
+    assert server.get("/api/health/ready")[0] == 200
     assert server.stop(signal.SIGINT) == 0
+    assert server.output.endswith("stopped\n")
 
 
-def test_a_port_that_is_taken(server, folder):
-    done = subprocess.run(
-        [sys.executable, "-m", "martlet", "serve", folder, "--port", str(server.port)],
-        capture_output=True, text=True, timeout=30,
-    )  # fmt: skip
-    assert done.returncode == 1
-    assert str(server.port) in done.stderr
+@pytest.mark.parametrize("workers", [1, 2])
+def test_sigterm_lets_requests_under_way_finish(folder, workers):
+    server = Server(folder, workers)
+    server.wait()
+    body = b'{"user_id": "u0", "n": 1}'
+    idle = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
+    idle.request("GET", "/api/health/live")
+    idle.getresponse().read()
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as wire:
+        wire.sendall(b"POST /api/recommend HTTP/1.1\r\nhost: x\r\ncontent-length: 25\r\n")
+        wire.sendall(b"\r\n" + body[:5])
+        server.get("/api/health/live")
+        time.sleep(0.1)  # until the worker that took the wire has read the head
+        server.process.send_signal(signal.SIGTERM)
+        until(lambda: refuses(server.port))
+        wire.sendall(body[5:])
+        said = b""
+        while part := wire.recv(1 << 16):
+            said += part
+    idle.close()
+    assert len(bodies(said)) == 1
+    assert server.stop() == 0
+    assert server.errors == ""
 
 
-def test_a_damaged_bundle_is_not_served(folder, tmp_path):
-    bundle().save(tmp_path / "b")
-    path = tmp_path / "b" / "tables.safetensors"
-    data = bytearray(path.read_bytes())
-    data[-1] ^= 1
-    path.write_bytes(data)
-    done = subprocess.run(
-        [sys.executable, "-m", "martlet", "serve", str(tmp_path / "b"), "--port", "0"],
-        capture_output=True, text=True, timeout=30,
-    )  # fmt: skip
-    assert done.returncode == 1
-    assert "tables.safetensors" in done.stderr
+def refuses(port):
+    """Whether nobody listens there any more."""
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=5).close()
+    except OSError:
+        return True
+    return False
+
+
+def test_two_workers_answer_and_one_that_is_killed_is_replaced(folder):
+    with Server(folder, workers=2) as server:
+        first = workers_of(server)
+        assert len(first) == 2
+        assert "martlet_workers 2" in server.get("/metrics")[1]
+        counted = [0]
+
+        def ask():
+            for _ in range(50):
+                assert server.get("/api/recommend/u0")[0] == 200
+                counted.append(1)
+
+        threads = [threading.Thread(target=ask) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        route = 'route="/api/recommend/{user_id}",status="200"'
+        assert sum(counted) == 200
+        assert f"martlet_requests_total{{{route}}} 200" in server.get("/metrics")[1]
+
+        os.kill(first[0], signal.SIGKILL)
+        until(lambda: len(set(workers_of(server)) - {first[0]}) == 2)
+        # Whichever worker is asked, the counts of the one that died are still there.
+        assert f"martlet_requests_total{{{route}}} 200" in server.get("/metrics")[1]
+        os.kill(first[1], signal.SIGKILL)
+        until(lambda: len(set(workers_of(server)) - set(first)) == 2)
+        until(lambda: server.get("/api/health/ready")[0] == 200)
+        assert server.get("/api/recommend/u0")[0] == 200
+    assert server.process.returncode == 0
+
+
+def test_workers_end_with_a_parent_that_is_killed_and_the_port_is_free_again(folder):
+    server = Server(folder, workers=2)
+    server.wait()
+    children = workers_of(server)
+    server.stop(signal.SIGKILL)
+    until(lambda: all(map(gone, children)))
+    with Server(folder, port=server.port) as again:
+        assert again.get("/api/recommend/u0")[0] == 200
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_damaged_bundle_is_refused_by_name(folder, tmp_path, workers):
+    target = tmp_path / "bundle"
+    shutil.copytree(folder, target)
+    file = target / "tables.safetensors"
+    raw = bytearray(file.read_bytes())
+    raw[-3] ^= 1
+    file.write_bytes(raw)
+    server = Server(target, workers)
+    assert server.process.wait(20) == 1
+    server.stop()
+    assert "BundleError" in server.errors
+    assert "tables.safetensors is damaged" in server.errors
+
+
+def test_a_port_in_use_is_told(folder):
+    with listen("127.0.0.1", 0) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(
+            MartletError, match=rf"cannot listen on 127.0.0.1, port {port}: .*in use"
+        ):
+            serve(folder, port=port)
+
+
+def test_impossible_ports_hosts_and_workers_are_told(folder):
+    with pytest.raises(SpecError, match="port is 65536: expected 0"):
+        listen("127.0.0.1", 65536)
+    with pytest.raises(MartletError, match=r"cannot listen on host\.invalid, port 0"):
+        listen("host.invalid", 0)
+    with pytest.raises(SpecError, match="workers is 0: expected 1 to 256"):
+        serve(folder, workers=0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import socket
@@ -16,9 +17,9 @@ from martlet.serve.counters import Counters
 
 if TYPE_CHECKING:
     from martlet.serve.engine import Engine
-    from martlet.serve.http import App
 
 BACKLOG = 2048
+MAX_WORKERS = 256
 DRAIN_S = 10
 """How long requests that are under way may take once the server was told to stop."""
 
@@ -52,8 +53,8 @@ def serve(
     """
     begin = time.monotonic()
     say = say or _say
-    if workers < 1:
-        raise SpecError(f"workers is {workers}: expected at least 1")
+    if not 1 <= workers <= MAX_WORKERS:
+        raise SpecError(f"workers is {workers}: expected 1 to {MAX_WORKERS}")
     listener = listen(host, port)
     with listener:
         shown = f"[{host}]" if ":" in host else host
@@ -66,20 +67,27 @@ def serve(
             say(f"ready after {taken:.2f} s: bundle {bundle_id[:12]}, {count}")
 
         if workers == 1:
-            answer(listener, bundle_path, counters, verify=True, ready=ready)
+            answer(listener, bundle_path, counters, alone=True, ready=ready)
         else:
             from martlet.scorers.bundle import Bundle
             from martlet.serve.workers import keep
 
             bundle_id = Bundle.load(bundle_path).id
             share = str(max(1, num_threads() // workers))
-            os.environ |= {"MARTLET_THREADS": share, "OMP_NUM_THREADS": share}
 
             def work(number: int, started: Callable[[], None]) -> None:
+                os.environ.update(MARTLET_THREADS=share, OMP_NUM_THREADS=share)
                 mine = Counters(counters.cells, number)
-                answer(listener, bundle_path, mine, verify=False, ready=lambda _: started())
+                answer(listener, bundle_path, mine, alone=False, ready=lambda _: started())
 
-            keep(work, workers, lambda: ready(bundle_id), DRAIN_S)
+            keep(
+                work,
+                workers,
+                ready=lambda: ready(bundle_id),
+                # Else connections would go on to queue up with nobody there to take them.
+                stopping=listener.close,
+                drain_s=DRAIN_S,
+            )
     say("stopped")
 
 
@@ -107,19 +115,22 @@ def answer(
     bundle_path: str | Path,
     counters: Counters,
     *,
-    verify: bool,
+    alone: bool,
     ready: Callable[[str], None],
 ) -> None:
     """Answer connections of ``listener`` in this process until it is told to stop.
 
-    The port is served at once (health says "starting"); ``ready`` is called with the bundle's id
-    when the bundle is open and its kernels are warm.
+    ``ready`` is called with the bundle's id when the bundle is open and its kernels are warm. A
+    process that is ``alone`` verifies the bundle and answers at once: "starting", until then. One
+    of several takes no connection before: those that are ready take them all.
     """
     import uvicorn
 
     from martlet.serve.http import App
     from martlet.serve.wire import BoundedProtocol
 
+    # A line for each malformed request would let anybody fill the log.
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
     app = App(counters)
     config = uvicorn.Config(
         app,
@@ -143,25 +154,24 @@ def answer(
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
 
+    async def open_bundle() -> None:
+        try:
+            engine = await asyncio.to_thread(_warm_engine, bundle_path, alone)
+        except BaseException:
+            stop()
+            raise
+        app.open(engine)
+        ready(engine.bundle_id)
+
     async def run() -> None:
-        opening = asyncio.create_task(_open(app, bundle_path, verify, stop))
-        opening.add_done_callback(lambda done: None if done.exception() else ready(done.result()))
+        opening = asyncio.create_task(open_bundle())
+        if not alone:
+            await opening
         await server.serve(sockets=[listener])
         await opening
 
     with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
         runner.run(run())
-
-
-async def _open(app: App, bundle_path: str | Path, verify: bool, stop: Callable[[], None]) -> str:
-    """Open the bundle beside the event loop, and return its id; stop the server if that fails."""
-    try:
-        engine = await asyncio.to_thread(_warm_engine, bundle_path, verify)
-    except BaseException:
-        stop()
-        raise
-    app.open(engine)
-    return engine.bundle_id
 
 
 def _warm_engine(bundle_path: str | Path, verify: bool) -> Engine:

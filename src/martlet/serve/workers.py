@@ -19,25 +19,33 @@ _MAX_FAILURES = 3
 _POLL_S = 0.1
 
 
-def keep(work: Work, workers: int, ready: Callable[[], None], drain_s: float) -> None:
+def keep(
+    work: Work,
+    workers: int,
+    *,
+    ready: Callable[[], object],
+    stopping: Callable[[], object],
+    drain_s: float,
+) -> None:
     """Run ``work(number, started)`` in forked processes until SIGTERM or SIGINT.
 
     A worker that dies is replaced under its number. A worker whose parent dies is told to stop.
 
     Args:
-        work: calls ``started`` once it answers; returns after it was told to stop by SIGTERM.
-        workers: processes to keep.
+        work: run in each process; calls ``started`` once it answers, and returns after SIGTERM.
+        workers: processes to keep, at most 256.
         ready: called once, when all workers have started.
+        stopping: called once, before the workers are told to stop.
         drain_s: seconds that workers may take to stop before they are killed.
 
     Raises:
         MartletError: workers died again and again before they had started.
     """
-    stopping = False
+    stopped = False
 
     def stop(*_: object) -> None:
-        nonlocal stopping
-        stopping = True
+        nonlocal stopped
+        stopped = True
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
     news, tell = os.pipe()  # a worker that has started writes its number
@@ -45,7 +53,7 @@ def keep(work: Work, workers: int, ready: Callable[[], None], drain_s: float) ->
     number_of: dict[int, int] = {}  # by process id
     waiting, told, failures = set(range(workers)), False, 0
     try:
-        while not stopping and failures < _MAX_FAILURES:
+        while not stopped and failures < _MAX_FAILURES:
             for number in set(range(workers)) - set(number_of.values()):
                 number_of[_fork(work, number, tell, life, alive)] = number
             if select.select([news], [], [], _POLL_S)[0]:
@@ -59,6 +67,7 @@ def keep(work: Work, workers: int, ready: Callable[[], None], drain_s: float) ->
                 failures += number in waiting
                 waiting.add(number)
     finally:
+        stopping()
         _end(list(number_of), drain_s)
         for handle in (news, tell, life, alive):
             os.close(handle)

@@ -1,0 +1,229 @@
+"""Every route and every refusal, over HTTP from a server in a process of its own."""
+
+import json
+import re
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+
+from support.servers import ITEMS, USERS
+
+HTTP_MD = Path(__file__).parents[2] / "docs" / "http.md"
+
+
+def path(user, query=""):
+    return f"/api/recommend/{quote(user, safe='')}{query}"
+
+
+@pytest.mark.parametrize("user", USERS)
+def test_users_get_what_the_bundle_answers(server, bundle, user):
+    status, answer = server.get(path(user, "?n=5"))
+    expected = bundle.recommend([user], k=5)[0]
+    assert status == 200
+    assert answer["user_id"] == user
+    assert [item["item_id"] for item in answer["items"]] == expected.item_ids
+    assert [item["score"] for item in answer["items"]] == pytest.approx(expected.scores)
+    assert answer["fallback"] is expected.fallback is (user == "nobody")
+    for item in answer["items"]:
+        title = bundle.title(bundle.items.row(item["item_id"]))
+        assert item.get("title", item["item_id"]) == title
+
+
+@pytest.mark.parametrize("user", ["", "never seen", "'; drop table", "\x00", "a" * 5000])
+def test_unknown_users_get_popularity_marked_as_such(server, user):
+    status, answer = server.post({"user_id": user, "n": 3})
+    assert status == 200
+    assert answer["fallback"] is True
+    assert [item["score"] for item in answer["items"]] == [4.0, 3.0, 3.0]
+
+
+def test_n_beyond_the_catalogue_gives_all_there_is(server):
+    status, answer = server.get(path("nobody", "?n=1000"))
+    assert status == 200
+    assert sorted(item["item_id"] for item in answer["items"]) == sorted(ITEMS)
+
+
+def test_seen_may_be_kept(server, bundle):
+    history = set(bundle.items.names(bundle.histories.row(0)))
+    hidden = {item["item_id"] for item in server.get(path("u0", "?n=1000"))[1]["items"]}
+    kept = {item["item_id"] for item in server.get(path("u0", "?n=1000&seen=keep"))[1]["items"]}
+    assert hidden == set(ITEMS) - history
+    assert kept == set(ITEMS)
+
+
+def test_a_history_stands_in_for_a_user(server, bundle):
+    history = ["🦉", "i1", "not there"]
+    status, answer = server.post({"history": history, "n": 4, "exclude": ["i2", "nor this"]})
+    expected = bundle.recommend(histories=[history], k=4, exclude=["i2"])[0]
+    assert status == 200
+    assert (answer["user_id"], answer["num_ignored"]) == (None, 1)
+    assert [item["item_id"] for item in answer["items"]] == expected.item_ids
+    assert not {"i2", *history} & set(expected.item_ids)
+
+
+def test_candidates_context_and_numbers_as_ids(server):
+    ask = {"user_id": 7, "candidates": ["i3", 4, "i5"], "context": {"hour": 9, "shop": "a"}}
+    status, answer = server.post(ask)
+    assert status == 200
+    assert answer["user_id"] == "7"
+    assert {item["item_id"] for item in answer["items"]} <= {"i3", "i5"}
+
+
+@pytest.mark.parametrize("item", ["i3", "x/y", "ключ", "🦉"])
+def test_similar_items(server, bundle, item):
+    status, answer = server.get(f"/api/similar/{quote(item, safe='')}?n=3")
+    assert status == 200
+    assert answer["item_id"] == item
+    found = [(one["item_id"], pytest.approx(one["score"])) for one in answer["items"]]
+    assert found == bundle.similar(item, 3)
+
+
+def test_health_page_and_security_headers(server, bundle):
+    assert server.get("/api/health/live") == (200, {"live": True})
+    assert server.get("/api/health/ready") == (200, {"ready": True, "bundle": bundle.id})
+    status, headers, page = server.ask("GET", "/")
+    assert status == 200
+    assert "/api/recommend/{user_id}" in page
+    assert headers["content-type"] == "text/html; charset=utf-8"
+    for answer in (headers, server.ask("GET", "/api/similar/none")[1]):
+        assert answer["x-content-type-options"] == "nosniff"
+        assert answer["content-security-policy"].startswith("default-src 'none'")
+        assert "server" not in answer
+
+
+def test_head_is_get_without_a_body(server):
+    status, headers, body = server.ask("HEAD", path("u0"))
+    assert (status, body) == (200, "")
+    assert int(headers["content-length"]) > 2
+
+
+REFUSED = [
+    (path("u0", "?n=abc"), 400, "n is 'abc': expected a whole number from 1 to 1000"),
+    (path("u0", "?n="), 400, "n is '': expected"),
+    (path("u0", "?n=0"), 400, "n is '0': expected"),
+    (path("u0", "?n=1001"), 400, "n is '1001': expected"),
+    (path("u0", "?n=-1"), 400, "n is '-1': expected"),
+    (path("u0", "?n=1e1"), 400, "n is '1e1': expected"),
+    (path("u0", "?n=%D9%A3"), 400, "expected a whole number"),
+    (path("u0", "?n=" + "9" * 5000), 400, "expected a whole number"),
+    (path("u0", "?n=1&n=2"), 400, "a parameter is given twice"),
+    (path("u0", "?k=1"), 400, "unknown parameter 'k': expected n or seen"),
+    (path("u0", "?seen=maybe"), 400, "seen is 'maybe': expected 'hide' or 'keep'"),
+    (path("u0", "?n"), 400, "the query string is malformed: expected name=value"),
+    (path("u0", "?n=%FF"), 400, "the query string is malformed"),
+    (path("u0", "?" + "&".join(f"a{i}=1" for i in range(50))), 400, "malformed"),
+    ("/api/recommend/%FF%FE", 400, "the id in the path is not UTF-8"),
+    ("/api/similar/i3?seen=keep", 400, "unknown parameter 'seen': expected n"),
+    ("/api/similar/none", 404, "no item is called 'none'"),
+    ("/api/similar/%3Cscript%3E", 404, "no item is called '<script>'"),
+    ("/api/similar/" + "a" * 3000, 404, "no item is called 'aaa"),
+    ("/api/recommend/", 404, "no such path: see /"),
+    ("/api/recommend/a/b", 404, "no such path: see /"),
+    ("/etc/passwd", 404, "no such path: see /"),
+]
+
+
+@pytest.mark.parametrize(("path", "status", "reason"), REFUSED)
+def test_refusals_say_why(server, path, status, reason):
+    found, headers, answer = server.ask("GET", path)
+    assert found == status
+    assert reason in answer["error"]
+    assert len(answer["error"]) < 400
+    assert headers["content-type"] == "application/json"
+
+
+BAD_BODIES = [
+    (b"", "the body is not a question"),
+    (b"{", "the body is not a question"),
+    (b"\xff\xfe", "the body is not a question"),
+    (b'{"user_id": "\xff"}', "the body is not a question"),
+    (b'{"user_id": "\\ud800"}', "the body is not a question"),
+    (b'{"user_id": "u0"} {}', "trailing characters"),
+    (b"[]", "Expected `object`, got `array`"),
+    (b"[" * 100_000, "the body is not a question"),
+    ({}, "expected either user_id or history"),
+    ({"user_id": "u0", "history": []}, "expected either user_id or history"),
+    ({"user_id": "u0", "k": 3}, "unknown field `k`"),
+    ({"user_id": ["u0"]}, "`$.user_id`"),
+    ({"user_id": True}, "`$.user_id`"),
+    ({"user_id": 1.5}, "`$.user_id`"),
+    ({"user_id": "u0", "n": "10"}, "Expected `int`, got `str` - at `$.n`"),
+    ({"user_id": "u0", "n": 0}, "Expected `int` >= 1 - at `$.n`"),
+    ({"user_id": "u0", "n": 1001}, "Expected `int` <= 1000 - at `$.n`"),
+    ({"history": "i1"}, "`$.history`"),
+    ({"history": [None]}, "`$.history[0]`"),
+    ({"history": ["i1"] * 10_001}, "`array` of length <= 10000 - at `$.history`"),
+    ({"user_id": "u0", "exclude": {"i1": 1}}, "`$.exclude`"),
+    ({"user_id": "u0", "seen": "maybe"}, "Invalid enum value 'maybe' - at `$.seen`"),
+    ({"user_id": "u0", "context": {"hour": [1]}}, "`$.context[...]`"),
+]
+
+
+@pytest.mark.parametrize(("body", "reason"), BAD_BODIES)
+def test_bad_bodies_are_refused_with_a_reason(server, body, reason):
+    status, answer = server.post(body)
+    assert (status, reason in answer["error"]) == (400, True), answer
+
+
+def test_a_parameter_of_a_post_is_refused(server):
+    status, answer = server.post({"user_id": "u0"}, "/api/recommend?n=3")
+    assert (status, answer["error"]) == (400, "unknown parameter 'n': expected none")
+
+
+def test_a_body_too_large_is_refused_and_the_connection_lives_on(server):
+    status, answer = server.post({"user_id": "u0", "exclude": ["x" * 1000] * 1100})
+    assert (status, answer["error"]) == (413, "the body is over 1048576 bytes")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allow"),
+    [
+        ("POST", "/api/recommend/u0", "GET, HEAD"),
+        ("GET", "/api/recommend", "POST"),
+        ("DELETE", "/", "GET, HEAD"),
+        ("PUT", "/api/similar/i3", "GET, HEAD"),
+        ("OPTIONS", "/metrics", "GET, HEAD"),
+    ],
+)
+def test_other_methods_are_told_which_are_allowed(server, method, path, allow):
+    status, headers, _ = server.ask(method, path)
+    assert (status, headers["allow"]) == (405, allow)
+
+
+def test_metrics_count_by_route_status_and_time(server, bundle):
+    def count(name):
+        found = re.search(rf"^{re.escape(name)} (\S+)$", server.get("/metrics")[1], re.MULTILINE)
+        return float(found[1]) if found else 0.0
+
+    route = 'route="/api/recommend/{user_id}"'
+    good, bad = (f'martlet_requests_total{{{route},status="{s}"}}' for s in (200, 400))
+    slowest = f'martlet_request_seconds_bucket{{{route},le="+Inf"}}'
+    names = (good, bad, "martlet_fallbacks_total", slowest)
+    before = [count(name) for name in names]
+    for query in ("", "?n=x", "?n=3"):
+        server.get(path("nobody", query))
+    assert [count(name) for name in names] == [before[0] + 2, before[1] + 1, before[2] + 2,
+                                               before[3] + 3]  # fmt: skip
+    assert count(f'martlet_bundle_info{{id="{bundle.id}"}}') == 1
+    assert count(f"martlet_request_seconds_sum{{{route}}}") > 0
+
+
+def test_the_documented_api_is_the_one_that_answers(server):
+    text = HTTP_MD.read_text()
+    examples = re.findall(r"```http\n(GET|POST) (\S+)\n(.*?)(\d{3}) (.*?)\n```", text, re.DOTALL)
+    assert len(examples) >= 6
+    for method, target, body, status, answer in examples:
+        found, _, got = server.ask(method, target, body.strip().encode() or None)
+        assert found == int(status), target
+        assert _shape(got) == _shape(json.loads(answer)), target
+    for route in ("/api/recommend/{user_id}", "/api/recommend", "/api/similar/{item_id}",
+                  "/api/health/live", "/api/health/ready", "/metrics"):  # fmt: skip
+        assert f"`{route}`" in text
+
+
+def _shape(value):
+    """The answer with numbers and names left out: keys, lengths, errors word by word."""
+    if isinstance(value, dict):
+        return {key: one if key == "error" else _shape(one) for key, one in value.items()}
+    return [_shape(one) for one in value] if isinstance(value, list) else type(value)
