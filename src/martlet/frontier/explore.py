@@ -16,7 +16,7 @@ from martlet.core import Dataset, Progress, SpecError
 from martlet.frontier.budget import Budget
 from martlet.frontier.frontier import Choice, Frontier
 from martlet.measure import ledger
-from martlet.measure.measure import measure
+from martlet.measure.measure import METRICS, measure
 from martlet.measure.quality import evaluate
 from martlet.measure.receipt import Receipt
 from martlet.metrics import Interval, bootstrap, paired_bootstrap
@@ -61,7 +61,7 @@ def explore(
     quality: str = "ndcg",
     k: int = 10,
     seed: int = 0,
-    cold: bool = True,
+    cold_runs: int = 1,
     ledger_path: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Exploration:
@@ -79,7 +79,7 @@ def explore(
         quality: metric to maximize.
         k: length of the lists.
         seed: drives everything that is random.
-        cold: measure memory and cold start in fresh processes.
+        cold_runs: fresh processes a candidate, for its memory and cold start.
         ledger_path: receipts are appended there.
         progress: told how far it is.
 
@@ -91,6 +91,7 @@ def explore(
     users: dict[str, NDArray[np.float64]] = {}
     recipes: dict[str, tuple[Any, Sequence[str]]] = {}
     skipped: list[str] = []
+    listed = tuple(dict.fromkeys((quality, *METRICS)))
     total, done = len(models) * len(variants) + 1, 0
     for model in models:
         chosen = spec(model) if isinstance(model, str) else model
@@ -106,9 +107,15 @@ def explore(
             except SpecError as reason:
                 skipped.append(f"{model} + {' + '.join(variant)}: {reason}")
                 continue
-            receipt = measure(bundle, dataset, part="valid", k=k, cold=cold, train_s=train_s)
-            one = evaluate(
-                bundle, dataset, part="valid", ks=(k,), metrics=(quality,), per_user=True
+            one = evaluate(bundle, dataset, part="valid", ks=(k,), metrics=listed, per_user=True)
+            receipt = measure(
+                bundle,
+                dataset,
+                part="valid",
+                k=k,
+                cold_runs=cold_runs,
+                train_s=train_s,
+                quality=one,
             )
             receipts.append(receipt)
             users[receipt.name] = one.users[f"{quality}@{k}"]
@@ -124,7 +131,7 @@ def explore(
     bundle = fit(chosen, whole, seed=seed)
     train_s = time.perf_counter() - start
     bundle = compress(bundle, variant, whole, seed=seed)
-    final = measure(bundle, whole, part="test", k=k, cold=cold, train_s=train_s)
+    final = measure(bundle, whole, part="test", k=k, cold_runs=cold_runs, train_s=train_s)
     if ledger_path is not None:
         ledger.append(ledger_path, final)
     if progress is not None:

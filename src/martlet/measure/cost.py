@@ -25,25 +25,25 @@ def cost(
     *,
     k: int = 10,
     num_queries: int = NUM_QUERIES,
-    cold: bool = True,
+    cold_runs: int = 3,
     seed: int = 0,
 ) -> dict[str, float]:
     """Return every cost of answering from ``bundle`` by name, the unit at the end of the name.
 
     Latency and throughput as in ``latency`` and ``throughput``; ``bundle_mb`` is the folder,
-    ``scoring_mb`` the tables and index that an answer scans (1 MB = 10^6 bytes); with ``cold``,
-    ``cold_start_s``, ``peak_mb`` and ``rss_mb`` of fresh processes, as in ``fresh.start``: the
-    median of three after one that is thrown away (it compiles and fills the disk cache).
+    ``scoring_mb`` the tables and index an answer scans (1 MB = 10^6 bytes); with ``cold_runs``,
+    ``cold_start_s``, ``peak_mb`` and ``rss_mb`` of fresh processes, as in ``fresh.start``: their
+    median. This process has answered before them, so kernels are compiled and files are cached.
     """
     found = latency(bundle, k=k, num_queries=num_queries, seed=seed)
     found["throughput_qps"] = throughput(bundle, k=k, seed=seed)
     found["bundle_mb"] = bundle.bundle_bytes / 1e6
     found["scoring_mb"] = bundle.scoring_bytes / 1e6
-    if cold:
+    if cold_runs:
         with tempfile.TemporaryDirectory(prefix="martlet-") as parent:
             folder = Path(parent) / "bundle"
             bundle.save(folder)
-            runs = [fresh.start(folder, k) for _ in range(4)][1:]
+            runs = [fresh.start(folder, k) for _ in range(cold_runs)]
         for name in ("cold_start_s", "peak_mb", "rss_mb"):
             found[name] = float(np.median([run[name] for run in runs]))
     return found

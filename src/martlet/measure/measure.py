@@ -12,6 +12,7 @@ from martlet.measure.machine import machine, threads, versions
 from martlet.measure.receipt import Receipt
 
 if TYPE_CHECKING:
+    from martlet.measure.quality import Quality
     from martlet.scorers.bundle import Bundle
 
 METRICS = ("ndcg", "recall", "hit_rate", "mrr", "coverage", "novelty")
@@ -27,8 +28,9 @@ def measure(
     value: str | None = None,
     seen: Seen = "hide",
     cost: bool = True,
-    cold: bool = True,
+    cold_runs: int = 3,
     train_s: float | None = None,
+    quality: Quality | None = None,
     memory_mb: float = 256,
     progress: Progress | None = None,
 ) -> Receipt:
@@ -43,7 +45,8 @@ def measure(
         value: numeric column of the catalogue, for ``value_recall``.
         seen: whether the history may be shown again.
         cost: measure latency, throughput, bytes.
-        cold: and, in fresh processes, memory and cold start (some seconds).
+        cold_runs: fresh processes for memory and cold start, about a second each; 0 for none.
+        quality: what ``evaluate`` gave for the same part, where the caller measured it already.
         train_s: seconds of the fit, where the caller timed it.
         memory_mb: bound on what the evaluation holds.
         progress: told how far it is.
@@ -53,7 +56,7 @@ def measure(
     """
     figures: Mapping[str, float] = {}
     num_users, data_hash = 0, None
-    if dataset is not None:
+    if dataset is not None and quality is None:
         from martlet.measure.quality import evaluate
 
         quality = evaluate(
@@ -67,9 +70,10 @@ def measure(
             memory_mb=memory_mb,
             progress=progress,
         )
+    if dataset is not None and quality is not None:
         figures, num_users = quality.figures, quality.num_users
         data_hash = dataset.part(part).hash
-    found: dict[str, Any] = costs.cost(bundle, k=k, cold=cold) if cost else {}
+    found: dict[str, Any] = costs.cost(bundle, k=k, cold_runs=cold_runs) if cost else {}
     if train_s is not None:
         found["train_s"] = train_s
     first, *rest = bundle.lineage or ({"spec": type(bundle.scorer).__name__},)
