@@ -76,11 +76,13 @@ def interleave(
     rounds: int,
     *,
     clock: Callable[[], float] | None = None,
+    rest_s: float = 0.0,
 ) -> dict[str, list[float]]:
     """Return the seconds of each variant in each round; every round runs every variant once.
 
     A variant that returns a number has timed itself (a peer in a process of its own); the others
-    are timed from outside. The order turns by one each round.
+    are timed from outside. The order turns by one each round. ``rest_s`` is waited before each:
+    threads of BLAS and OpenMP spin for some time after their work, and would take from the next.
     """
     clock = clock or time.perf_counter
     seconds: dict[str, list[float]] = {name: [] for name in variants}
@@ -88,6 +90,7 @@ def interleave(
     for turn in range(rounds):
         at = turn % len(names)
         for name in names[at:] + names[:at]:
+            time.sleep(rest_s)
             begin = clock()
             own = variants[name]()
             elapsed = clock() - begin

@@ -6,11 +6,15 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numba import njit
 
 from martlet.core import CSR
-from martlet.kernels.int8 import Codes, _bounds, _coarse, topk_int8, topk_int8_reference
+from martlet.kernels.codes import MIDDLE, Codes
+from martlet.kernels.dots import join
+from martlet.kernels.int8 import _coarse, topk_int8, topk_int8_reference
 from martlet.kernels.topk import topk_dot
 
+LAYOUTS = ("whole", "halves", "alone")
 KINDS = ("normal", "ties", "zeros", "scales", "tiny", "same", "clusters")
 
 
@@ -34,6 +38,29 @@ def make(kind: str, n: int, d: int, seed: int) -> np.ndarray:
     return values
 
 
+def laid_out(layout: str, vectors: np.ndarray) -> tuple[Codes, np.ndarray]:
+    """Return the codes in one of the layouts, and the vectors that count there."""
+    codes = Codes.of(vectors)
+    if layout == "halves":
+        return codes.halved(), vectors
+    if layout == "alone":
+        vectors = codes.values.astype(np.float32) * codes.scale[:, None]
+        return Codes(codes.values, codes.scale), vectors
+    return codes, vectors
+
+
+def numbers(codes: Codes) -> tuple[np.ndarray, np.ndarray]:
+    """Return the whole codes and their high halves, of any layout, in NumPy."""
+    if codes.low is None:
+        whole = codes.values.astype(np.int64)
+        return whole, (whole - MIDDLE) / 16
+    parts = []
+    for plane in (codes.values, codes.low):
+        runs = plane.reshape(len(plane), -1, 1, 16) >> np.array([[0], [4]], np.uint8) & 15
+        parts.append(runs.reshape(len(plane), -1).astype(np.int64))
+    return 16 * (parts[0] - 8) + parts[1], parts[0] - 8
+
+
 def same(found, expected) -> None:
     np.testing.assert_array_equal(found[0], expected[0])
     np.testing.assert_array_equal(found[1], expected[1])
@@ -50,17 +77,14 @@ def same(found, expected) -> None:
     seed=st.integers(0, 999),
     hide=st.booleans(),
     restrict=st.booleans(),
-    stored=st.booleans(),
+    layout=st.sampled_from(LAYOUTS),
     threads=st.integers(1, 2),
 )
 def test_finds_what_float32_finds(
-    kind, query_kind, n, d, size, k, seed, hide, restrict, stored, threads
+    kind, query_kind, n, d, size, k, seed, hide, restrict, layout, threads
 ):
-    vectors, queries = make(kind, n, d, seed), make(query_kind, size, d, seed + 1)
-    codes = Codes.of(vectors)
-    if stored:
-        codes = Codes(codes.values, codes.scale)
-        vectors = codes.values.astype(np.float32) * codes.scale[:, None]
+    queries = make(query_kind, size, d, seed + 1)
+    codes, vectors = laid_out(layout, make(kind, n, d, seed))
     random = np.random.default_rng(seed)
     hidden = allow = None
     if hide:
@@ -87,17 +111,16 @@ def test_finds_what_float32_finds(
     query_kind=st.sampled_from(KINDS),
     d=st.integers(1, 130),
     seed=st.integers(0, 999),
-    stored=st.booleans(),
+    layout=st.sampled_from(LAYOUTS),
 )
-def test_the_bound_holds_for_every_row(kind, query_kind, d, seed, stored):
-    vectors, query = make(kind, 200, d, seed), make(query_kind, 1, d, seed + 1)
-    codes = Codes.of(vectors)
-    if stored:
-        codes = Codes(codes.values, codes.scale)
-        vectors = codes.values.astype(np.float32) * codes.scale[:, None]
-    z, error, slack = _bounds(query, codes)
+def test_the_bound_holds_for_every_row(kind, query_kind, d, seed, layout):
+    query = make(query_kind, 1, d, seed + 1)
+    codes, vectors = laid_out(layout, make(kind, 200, d, seed))
+    z, error, further, slack = codes.bounds(query)
+    whole, high = numbers(codes)
     step = np.abs(query).max().astype(float) / min(32767, (2**31 - 1) // (128 * d)) or 1.0
-    coarse = codes.values.astype(np.int64) @ z[0].astype(np.int64)
+    coarse = whole @ z[0].astype(np.int64)
+    assert (np.abs(coarse - (16 * high + MIDDLE) @ z[0]) <= further).all()
     exact = vectors.astype(float) @ query[0].astype(float)
     # In the kernel's unit: a step of the query times the largest scale's power of two.
     scale = codes.scale.astype(float) * codes.unit
@@ -105,10 +128,11 @@ def test_the_bound_holds_for_every_row(kind, query_kind, d, seed, stored):
     assert (off <= scale * float(error[0]) + float(slack[0])).all()
 
 
+@pytest.mark.parametrize("layout", ["whole", "halves"])
 @pytest.mark.parametrize(("n", "k"), [(300_000, 10), (100_000, 7)])
-def test_threads_and_batches_change_nothing_and_few_rows_are_scored_again(n, k):
+def test_threads_and_batches_change_nothing_and_few_rows_are_scored_again(n, k, layout):
     vectors, queries = make("normal", n, 24, 3), make("normal", 5, 24, 4)
-    codes = Codes.of(vectors)
+    codes, _ = laid_out(layout, vectors)
     one = topk_int8(queries, codes, k, threads=1)
     two = topk_int8(queries, codes, k, threads=2)
     same(one, two)
@@ -175,10 +199,39 @@ def test_the_coarse_products_are_exact_whole_numbers(n, d):
     limit = min(32767, (2**31 - 1) // (128 * d))
     z = random.choice(np.array([-limit, 1, limit], np.int16), d)
     values[0], z[:] = -128, -limit  # the largest sum there can be
-    total, upper = np.empty(n, np.int32), np.empty(n, np.float32)
-    ones, none = np.ones(n, np.float32), np.float32(0)
-    reach = _coarse(values, ones, np.float32(1), z, none, none, total, upper)
-    expected = values.astype(np.int64) @ z.astype(np.int64)
-    np.testing.assert_array_equal(total, expected)
-    np.testing.assert_array_equal(upper, expected.astype(np.float32))
-    assert reach == (expected >= 0).sum()
+    total = np.empty(max(n, 8), np.int32)
+    _coarse(values, z, total)
+    np.testing.assert_array_equal(total[:n], values.astype(np.int64) @ z.astype(np.int64))
+
+
+@pytest.mark.parametrize("d", [1, 32, 33, 64, 100])
+def test_halves_are_the_same_codes_in_as_many_bytes(d):
+    values = np.random.default_rng(d).integers(-128, 128, (37, d)).astype(np.int8)
+    halves = Codes(values, np.ones(37, np.float32)).halved()
+    whole, high = numbers(halves)
+    np.testing.assert_array_equal(whole[:, :d], values)
+    np.testing.assert_array_equal(high[:, :d], values >> 4)
+    assert not whole[:, d:].any()
+    assert halves.values.nbytes + halves.low.nbytes == 37 * 32 * -(-d // 32)
+    joined = np.full(whole.shape, 99, np.int8)
+    _joined(halves.values, halves.low, joined)
+    np.testing.assert_array_equal(joined, whole)
+
+
+@pytest.mark.parametrize("d", [32, 64, 96, 608])
+@pytest.mark.parametrize("n", [1, 8, 13])
+def test_the_products_of_halves_are_exact_whole_numbers(n, d):
+    random = np.random.default_rng(n + d)
+    pairs = random.integers(0, 256, (n, d // 2)).astype(np.uint8)
+    pairs[0] = 255
+    limit = min(32767, (2**31 - 1) // (128 * d))
+    z = random.choice(np.array([-limit, 1, limit], np.int16), d)
+    total = np.empty(max(n, 8), np.int32)
+    _coarse(pairs, z, total)
+    codes = numbers(Codes(pairs, np.ones(n, np.float32), low=pairs))[1] + 8
+    np.testing.assert_array_equal(total[:n], codes @ z.astype(np.int64))
+
+
+@njit
+def _joined(high, low, out):
+    join(high, low, out)

@@ -1,4 +1,6 @@
+import os
 import threading
+import time
 
 import pytest
 
@@ -37,3 +39,51 @@ def test_a_failure_is_passed_on(threads):
         list(in_order(task, range(9), threads))
     with pytest.raises(ZeroDivisionError):
         spread(lambda start, stop: 1 // start, 9, threads)
+
+
+def test_the_caller_is_one_of_the_threads_and_a_call_within_a_call_ends():
+    seen = set()
+
+    def inner(start, stop):
+        seen.add(threading.get_ident())
+        time.sleep(0.001)
+
+    def outer(start, stop):
+        spread(inner, 16, 2)
+
+    spread(outer, 4, 2)
+    assert threading.get_ident() in seen
+    assert 1 <= len(seen) <= 2
+
+
+def test_a_failure_of_the_caller_waits_for_the_others():
+    caller, running, left = threading.get_ident(), threading.Event(), []
+
+    def call(start, stop):
+        if threading.get_ident() == caller:
+            running.wait(10)
+            raise ValueError("here")
+        running.set()
+        time.sleep(0.05)
+        left.append(start)
+
+    with pytest.raises(ValueError, match="here"):
+        spread(call, 2, 2)
+    assert len(left) == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="needs a choice of processors")
+def test_only_the_helpers_are_kept_off_a_processor():
+    before = os.sched_getaffinity(0)
+    allowed = {}
+
+    def call(start, stop):
+        allowed[threading.get_ident()] = os.sched_getaffinity(0)
+        time.sleep(0.01)
+
+    for _ in range(3):
+        spread(call, 8, 2)
+    assert os.sched_getaffinity(0) == before == allowed.pop(threading.get_ident())
+    assert all(some and some <= before for some in allowed.values())
+    if len(before) > 1:
+        assert all(len(some) == len(before) - 1 for some in allowed.values())

@@ -1,4 +1,7 @@
-"""Products of eight int8 rows with one int16 vector at a time, in SIMD.
+"""Products of eight rows of codes with one int16 vector at a time, in SIMD.
+
+A row is of int8 codes, or of codes of four bits (0 to 15), two to a byte: of each 16 bytes the low
+bits are codes 0 to 15, the high bits codes 16 to 31.
 
 Numba turns a plain loop over features into SIMD by itself, but sums the lanes of every row apart,
 which costs as much as the products. Here the lanes of eight rows are folded together. The code is
@@ -17,14 +20,14 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 ROWS = 8  # rows at a time
-STEP = 16  # features at a time
+STEP = 16  # bytes of a row at a time
 
 _LINE = 64  # bytes of a cache line
 _AHEAD = 2048  # bytes from the rows at hand to those that memory is asked for
 
 _LONG, _INT = ir.IntType(64), ir.IntType(32)
 _CODES = ir.VectorType(ir.IntType(8), STEP)
-_QUERY = ir.VectorType(ir.IntType(16), STEP)
+_SHORTS = ir.VectorType(ir.IntType(16), STEP)
 _PRODUCTS = ir.VectorType(_INT, STEP)
 _SUMS = ir.VectorType(_INT, STEP // 2)
 
@@ -33,32 +36,84 @@ _SUMS = ir.VectorType(_INT, STEP // 2)
 def dots(typing: Any, values: Any, row: Any, z: Any, out: Any) -> Any:
     """Write the products of rows ``row`` to ``row + 7`` of ``values`` to those places of ``out``.
 
-    ``values`` (n, d) int8, ``z`` (d,) int16 and ``out`` (n,) int32 are C-contiguous. Only the first
-    ``d - d % 16`` features count, and their sums must fit int32. O(d).
+    ``values`` (n, w) int8, or uint8 with two codes a byte, ``z`` int16, a value a code, and ``out``
+    (n,) int32 are C-contiguous. Only the first ``w - w % 16`` bytes of a row count, and their sums
+    must fit int32. O(w).
     """
-    return types.void(values, row, z, out), _generate
+    two = values.dtype == types.uint8
+
+    def generate(context: Any, build: Any, signature: Any, arguments: Any) -> Any:
+        arrays = [
+            context.make_array(kind)(context, build, value)
+            if isinstance(kind, types.Array)
+            else value
+            for kind, value in zip(signature.args, arguments, strict=True)
+        ]
+        return _generate(context, build, *arrays, _two_a_byte if two else _one_a_byte)
+
+    return types.void(values, row, z, out), generate
 
 
-def _generate(context: Any, build: Any, signature: Any, arguments: Any) -> Any:
-    arrays = [
-        context.make_array(kind)(context, build, value) if isinstance(kind, types.Array) else value
+@intrinsic  # type: ignore[untyped-decorator]
+def join(typing: Any, high: Any, low: Any, out: Any) -> Any:
+    """Write the codes ``16 high + low - 128`` of two C-contiguous (n, w) uint8 arrays.
+
+    Both hold two values of four bits a byte, as ``dots`` reads them; w is a multiple of 16 and
+    ``out`` (n, 2 w) int8 is C-contiguous. O(n w).
+    """
+    return types.void(high, low, out), _generate_join
+
+
+def _generate_join(context: Any, build: Any, signature: Any, arguments: Any) -> Any:
+    high, low, out = (
+        context.make_array(kind)(context, build, value)
         for kind, value in zip(signature.args, arguments, strict=True)
-    ]
-    values, row, z, out = arrays
-    d = build.extract_value(values.shape, 1)
-    first = build.gep(values.data, [build.mul(row, d)])
+    )
+    four, below, above = (_CODES([value] * STEP) for value in (4, 15, 0xF0))
+    middle = _CODES([0x80] * STEP)
+    bytes_ = build.mul(*(build.extract_value(high.shape, axis) for axis in (0, 1)))
+    with cgutils.for_range(build, build.udiv(bytes_, _LONG(STEP))) as steps:
+        offset = build.mul(steps.index, _LONG(STEP))
+        one = _load(build, high.data, offset, _CODES, align=1)
+        other = _load(build, low.data, offset, _CODES, align=1)
+        first = build.or_(build.shl(one, four), build.and_(other, below))
+        second = build.or_(build.and_(one, above), build.lshr(other, four))
+        for part, codes in enumerate((first, second)):
+            at = build.add(build.mul(offset, _LONG(2)), _LONG(part * STEP))
+            place = build.bitcast(build.gep(out.data, [at]), _CODES.as_pointer())
+            build.store(build.xor(codes, middle), place, align=1)
+    return context.get_dummy_value()
+
+
+def _one_a_byte(build: Any, raw: Any) -> list[Any]:
+    return [build.sext(raw, _PRODUCTS)]
+
+
+def _two_a_byte(build: Any, raw: Any) -> list[Any]:
+    wide = build.zext(raw, _SHORTS)
+    low, high = build.and_(wide, _SHORTS([15] * STEP)), build.lshr(wide, _SHORTS([4] * STEP))
+    return [build.sext(low, _PRODUCTS), build.sext(high, _PRODUCTS)]
+
+
+def _generate(
+    context: Any, build: Any, values: Any, row: Any, z: Any, out: Any, unpack: Any
+) -> Any:
+    width = build.extract_value(values.shape, 1)
+    first = build.gep(values.data, [build.mul(row, width)])
     zeros = _SUMS([0] * (STEP // 2))
     sums = [cgutils.alloca_once_value(build, zeros) for _ in range(ROWS)]  # type: ignore[no-untyped-call]
-    with cgutils.for_range(build, build.udiv(d, _LONG(STEP))) as steps:
+    with cgutils.for_range(build, build.udiv(width, _LONG(STEP))) as steps:
         offset = build.mul(steps.index, _LONG(STEP))
         _prefetch(build, first, build.add(build.mul(offset, _LONG(ROWS)), _LONG(_AHEAD)))
-        query = build.sext(_load(build, z.data, offset, _QUERY, align=2), _PRODUCTS)
+        queries: list[Any] = []
         for r, total in enumerate(sums):
-            place = build.add(offset, build.mul(_LONG(r), d))
-            codes = build.sext(_load(build, first, place, _CODES, align=1), _PRODUCTS)
-            product = build.mul(codes, query, flags=["nsw"])
-            even, odd = _pick(build, product, product, range(0, STEP, 2), range(1, STEP, 2))
-            build.store(build.add(build.load(total), build.add(even, odd)), total)
+            place = build.add(offset, build.mul(_LONG(r), width))
+            codes = unpack(build, _load(build, first, place, _CODES, align=1))
+            queries = queries or _query(build, z.data, offset, len(codes))
+            for some, query in zip(codes, queries, strict=True):
+                product = build.mul(some, query, flags=["nsw"])
+                even, odd = _pick(build, product, product, range(0, STEP, 2), range(1, STEP, 2))
+                build.store(build.add(build.load(total), build.add(even, odd)), total)
     rows = [build.load(total) for total in sums]
     # Pairwise sums within each half of a vector, as machines have them: twice halves 8 to 2.
     for _ in range(2):
@@ -71,6 +126,13 @@ def _generate(context: Any, build: Any, signature: Any, arguments: Any) -> Any:
     target = build.bitcast(build.gep(out.data, [row]), _SUMS.as_pointer())
     build.store(build.add(low, high), target, align=4)
     return context.get_dummy_value()
+
+
+def _query(build: Any, data: Any, offset: Any, parts: int) -> list[Any]:
+    """Return the values of the query that the codes of the bytes from ``offset`` meet."""
+    first = build.mul(offset, _LONG(parts))
+    places = [build.add(first, _LONG(part * STEP)) for part in range(parts)]
+    return [build.sext(_load(build, data, at, _SHORTS, align=2), _PRODUCTS) for at in places]
 
 
 def _load(build: Any, data: Any, offset: Any, kind: Any, align: int) -> Any:

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from martlet.core import BundleError, SpecError, num_threads
+from martlet.kernels.codes import Codes, half_bytes
 from martlet.scorers.storage import read_tensors, write_tensors
-from martlet.scorers.table import Table, blocks
+from martlet.scorers.table import Table, blocks, said
 
 F32 = NDArray[np.float32]
 I32 = NDArray[np.int32]
@@ -58,12 +59,11 @@ class ExactInt8:
 
     Attributes:
         items: (n, d) fp32 or fp16 item vectors.
-        codes: the same in int8, with the error that bounds the search.
+        codes: the same in int8, in halves, with the errors that bound the search.
     """
 
     items: Table
-    codes: Table
-    residual: float
+    codes: Codes
     kind: ClassVar[str] = "exact-int8"
 
     @staticmethod
@@ -73,8 +73,6 @@ class ExactInt8:
         Raises:
             SpecError: the table is int8 itself or holds a number that is not finite.
         """
-        from martlet.kernels.int8 import Codes
-
         if items.storage not in ("fp32", "fp16"):
             raise SpecError(
                 f"index:exact-int8 over an item table stored as {items.storage}: expected fp32 or "
@@ -85,15 +83,9 @@ class ExactInt8:
                 "the item table holds a number that is not finite: no error can be bounded; "
                 "fit the model again with a stronger regularization or a smaller learning rate"
             )
-        codes = items.to("int8")
-        residual = Codes.beside(codes.values, codes.arrays["scale"], items.values).residual  # type: ignore[arg-type]
-        return ExactInt8(items, codes, residual)
-
-    @cached_property
-    def _search(self) -> Any:
-        from martlet.kernels.int8 import Codes
-
-        return Codes(self.codes.values, self.codes.scale, self.items.values, self.residual)  # type: ignore[arg-type]
+        table = items.to("int8")
+        codes = Codes.beside(table.values, table.arrays["scale"], items.values)  # type: ignore[arg-type]
+        return ExactInt8(items, codes.halved())
 
     @property
     def nbytes(self) -> int:
@@ -101,32 +93,52 @@ class ExactInt8:
         return self.codes.nbytes
 
     def search(self, vectors: F32, k: int) -> tuple[I32, F32]:
-        """Return the (B, k) rows and scores of an exact search. O(B n d), n (d + 4) bytes read."""
+        """Return the (B, k) rows and scores of an exact search. O(B n d), n (d / 2 + 4) bytes read.
+
+        A batch of queries reads n (d + 4).
+        """
         from martlet.kernels.int8 import topk_int8
 
-        return topk_int8(vectors, self._search, k, threads=num_threads())[:2]
+        return topk_int8(vectors, self.codes, k, threads=num_threads())[:2]
 
     def config(self) -> dict[str, Any]:
-        """Return the largest relative error of a row."""
-        return {"residual": self.residual}
+        """Return what bounds the error of a row."""
+        return {"residual": self.codes.residual, "low_norm": self.codes.low_norm}
 
     def save(self, folder: Path) -> None:
         """Write codes and scales."""
-        write_tensors(folder / _CODES, self.codes.arrays)
+        codes = {"high": self.codes.values, "low": self.codes.low, "scale": self.codes.scale}
+        write_tensors(folder / _CODES, codes)  # type: ignore[arg-type]
 
     @staticmethod
     def load(folder: Path, config: Mapping[str, Any], items: Table) -> ExactInt8:
         """Return the index that ``save`` wrote; its codes are memory-mapped.
 
         Raises:
-            BundleError: the file does not hold codes of the item table, or the error is no number.
+            BundleError: the file does not hold codes of the item table, or an error is no number.
         """
-        codes = Table("int8", items.shape, read_tensors(folder / _CODES))
-        codes.check(str(folder / _CODES))
-        residual = config["residual"]
-        if not (isinstance(residual, float) and 0 <= residual < np.inf):
-            raise BundleError(f"{folder}: the index's residual is {residual!r}, expected a number")
-        return ExactInt8(items, codes, residual)
+        arrays: dict[str, Any] = dict(read_tensors(folder / _CODES))
+        n, d = items.shape
+        halves = (np.uint8, (n, half_bytes(d)))
+        expected: dict[str, Any] = {"high": halves, "low": halves, "scale": (np.float32, (n,))}
+        found = {name: (array.dtype.type, array.shape) for name, array in arrays.items()}
+        if found != expected:
+            raise BundleError(
+                f"{folder / _CODES} over {n} x {d} items has arrays {said(found)}: "
+                f"expected {said(expected)}"
+            )
+        for name in ("residual", "low_norm"):
+            if not (isinstance(config[name], float) and 0 <= config[name] < np.inf):
+                raise BundleError(
+                    f"{folder}: the index's {name} is {config[name]!r}, expected a number"
+                )
+        return ExactInt8(
+            items,
+            Codes(
+                arrays["high"], arrays["scale"], items.values, config["residual"],
+                arrays["low"], config["low_norm"],
+            ),
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)

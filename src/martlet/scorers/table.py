@@ -112,7 +112,7 @@ class Table:
     @cached_property
     def codes(self) -> Any:
         """The int8 table as the kernel of ``kernels/int8.py`` takes it. Kept."""
-        from martlet.kernels.int8 import Codes
+        from martlet.kernels.codes import Codes
 
         return Codes(self.values, self.scale)  # type: ignore[arg-type]
 
@@ -179,8 +179,8 @@ class Table:
         found = {key: (array.dtype.type, array.shape) for key, array in self.arrays.items()}
         if found != expected:
             raise BundleError(
-                f"table {name} stored as {self.storage} {n} x {d} has arrays {_say(found)}: "
-                f"expected {_say(expected)}"
+                f"table {name} stored as {self.storage} {n} x {d} has arrays {said(found)}: "
+                f"expected {said(expected)}"
             )
         if self.sparse and entries:
             check_csr(f"table {name}", self.arrays["indptr"], self.arrays["indices"], d)
@@ -233,5 +233,6 @@ def _to_dense(csr: CSR) -> F32:
     return dense
 
 
-def _say(arrays: Mapping[str, tuple[Any, tuple[int, ...]]]) -> str:
+def said(arrays: Mapping[str, tuple[Any, tuple[int, ...]]]) -> str:
+    """Say in words which arrays there are, each by its dtype and shape."""
     return ", ".join(f"{key} {np.dtype(t).name}{shape}" for key, (t, shape) in arrays.items())

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from martlet.core import BundleError, SpecError, rng
+from martlet.kernels.codes import half_bytes
 from martlet.kernels.topk import topk_dot
 from martlet.scorers.bundle import Bundle
 from martlet.scorers.factors import Factors
@@ -102,7 +103,7 @@ def test_the_same_seed_gives_the_same_bytes(items, kind, tmp_path):
 
 
 def test_bytes_are_those_of_the_file(items, ivf, tmp_path):
-    assert ExactInt8.build(items).nbytes == N * (D + 4)
+    assert ExactInt8.build(items).nbytes == N * (2 * half_bytes(D) + 4)
     ivf.save(tmp_path)
     assert ivf.nbytes == pytest.approx((tmp_path / "index.faiss").stat().st_size, rel=0.05)
     assert ivf.nlist == 25
@@ -149,6 +150,7 @@ def test_a_file_cut_short_is_refused_though_nobody_hashed_it(items, kind, kept, 
     [
         ("exact-int8", {"residual": "much"}, "residual is 'much', expected a number"),
         ("exact-int8", {"residual": -1.0}, "residual is -1.0"),
+        ("exact-int8", {"low_norm": True}, "low_norm is True, expected a number"),
         ("ivf", {"nprobe": 0}, "nprobe is 0, expected 1 to 25"),
         ("ivf", {"nprobe": 26}, "nprobe is 26, expected 1 to 25"),
         ("ivf", {"kind": "hnsw"}, "kind 'hnsw': expected exact-int8 or ivf"),
@@ -164,7 +166,7 @@ def test_a_configuration_that_does_not_fit_is_refused(items, kind, change, words
 @pytest.mark.parametrize(
     ("kind", "words"),
     [
-        ("exact-int8", r"has arrays .*values int8\(1500, 24\): expected"),
+        ("exact-int8", r"over 10 x 24 items has arrays .*high uint8\(1500, 16\).*: expected"),
         ("ivf", "over 1500 x 24: expected .* the 10 x 24 item"),
     ],
 )
