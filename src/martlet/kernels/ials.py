@@ -9,7 +9,7 @@ orthogonal matrix may turn both. Turned to the eigenvectors of G,
 - what remains is one reading of the row's vectors a conjugate-gradient step.
 
 The steps are over-relaxed: they are conjugate, so each may go up to twice its best length and the
-loss still falls; about 1.6 times halves the number of sweeps.
+loss still falls; 1.5 times saves up to half of the sweeps.
 """
 
 from __future__ import annotations

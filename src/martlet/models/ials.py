@@ -52,7 +52,7 @@ class IALS:
     reg_exponent: float = 1.0
     iterations: int = 10
     steps: int = 2
-    relax: float = 1.6
+    relax: float = 1.5
     weighted: bool = False
 
     def __post_init__(self) -> None:
@@ -138,7 +138,7 @@ def sweeps(
     iterations: int,
     *,
     steps: int = 2,
-    relax: float = 1.6,
+    relax: float = 1.5,
     threads: int | None = None,
 ) -> Iterator[tuple[F32, F32]]:
     """Yield (users, items) after each sweep over both; the same arrays, moved on.
