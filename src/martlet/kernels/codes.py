@@ -115,7 +115,7 @@ class Codes:
         if self.vectors is not None:
             return self.vectors[at].astype(np.float32, copy=False)
         with np.errstate(invalid="ignore", over="ignore"):
-            return self.values[at].astype(np.float32) * self.scale[at][:, None]  # type: ignore[no-any-return]
+            return self.values[at].astype(np.float32) * self.scale[at][:, None]
 
     @property
     def nbytes(self) -> int:
@@ -178,7 +178,7 @@ def _parts(n: int) -> list[slice]:
 def _pairs(halves: Any) -> U8:
     """Return (m, w) uint8 of (m, 2 w) values below 16; each second run gets the high bits."""
     runs = halves.astype(np.uint8).reshape(len(halves), -1, 2, PAIRED)
-    return (runs[:, :, 0] | runs[:, :, 1] << 4).reshape(len(halves), halves.shape[1] // 2)  # type: ignore[no-any-return]
+    return (runs[:, :, 0] | runs[:, :, 1] << 4).reshape(len(halves), halves.shape[1] // 2)
 
 
 def _least(d: int) -> float:

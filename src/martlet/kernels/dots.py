@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from llvmlite import ir  # type: ignore[import-untyped]
+from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
@@ -32,7 +32,7 @@ _PRODUCTS = ir.VectorType(_INT, STEP)
 _SUMS = ir.VectorType(_INT, STEP // 2)
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def dots(typing: Any, values: Any, row: Any, z: Any, out: Any) -> Any:
     """Write the products of rows ``row`` to ``row + 7`` of ``values`` to those places of ``out``.
 
@@ -54,7 +54,7 @@ def dots(typing: Any, values: Any, row: Any, z: Any, out: Any) -> Any:
     return types.void(values, row, z, out), generate
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def join(typing: Any, high: Any, low: Any, out: Any) -> Any:
     """Write the codes ``16 high + low - 128`` of two C-contiguous (n, w) uint8 arrays.
 
@@ -101,7 +101,7 @@ def _generate(
     width = build.extract_value(values.shape, 1)
     first = build.gep(values.data, [build.mul(row, width)])
     zeros = _SUMS([0] * (STEP // 2))
-    sums = [cgutils.alloca_once_value(build, zeros) for _ in range(ROWS)]  # type: ignore[no-untyped-call]
+    sums = [cgutils.alloca_once_value(build, zeros) for _ in range(ROWS)]
     with cgutils.for_range(build, build.udiv(width, _LONG(STEP))) as steps:
         offset = build.mul(steps.index, _LONG(STEP))
         _prefetch(build, first, build.add(build.mul(offset, _LONG(ROWS)), _LONG(_AHEAD)))

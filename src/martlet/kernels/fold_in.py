@@ -75,7 +75,7 @@ def fold_in_reference(
     return solved
 
 
-@njit(cache=True, nogil=True, fastmath={"contract"}, error_model="numpy")  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True, fastmath={"contract"}, error_model="numpy")
 def _fold_in(
     vectors: Any, weights: Any, indptr: Any, gram: Any, ridge: Any, own: Any, solved: Any,
     start: int, stop: int,
@@ -113,7 +113,7 @@ def _fold_in(
         _solve(system, x)
 
 
-@njit(cache=True, nogil=True, fastmath={"contract", "reassoc"}, error_model="numpy")  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True, fastmath={"contract", "reassoc"}, error_model="numpy")
 def _solve(system: Any, x: Any) -> None:
     """Put L^-T L^-1 x in x, with L L^T the lower half of ``system``, which L overwrites."""
     d = len(x)

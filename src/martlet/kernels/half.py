@@ -25,7 +25,7 @@ def widen_reference(halves: NDArray[np.float16], start: int, stop: int) -> NDArr
     return np.ascontiguousarray(halves[:, start:stop].astype(np.float32))
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def _widen(halves: Any, start: int, bits: Any, wide: Any) -> None:
     """Move sign, exponent and fraction to their new places, then mend the exponent's bias.
 

@@ -154,11 +154,11 @@ def _coarse(values: Any, z: Any, total: I32) -> None:
     if n >= ROWS:
         # The last rows once more, so that they too come eight at a time.
         for row in range(0, n, ROWS):
-            dots(values, min(row, n - ROWS), z, total)  # type: ignore[call-arg]
+            dots(values, min(row, n - ROWS), z, total)
     else:
         few = np.zeros((ROWS, width), values.dtype)
         few[:n] = values
-        dots(few, 0, z, total)  # type: ignore[call-arg]
+        dots(few, 0, z, total)
     tail = width % STEP
     if tail:  # never where codes are halved
         for row in range(n):
@@ -203,7 +203,7 @@ def _scan(
     for start in range(first, last, _BLOCK):
         stop = min(start + _BLOCK, last)
         if joined:
-            join(values[start:stop], low[start:stop], whole)  # type: ignore[call-arg]
+            join(values[start:stop], low[start:stop], whole)
         for b in range(size):
             if joined:
                 _coarse(whole[: stop - start], z[b], total)
@@ -217,8 +217,8 @@ def _scan(
                 if bound < cut or (len(allow) and not allow[row]):
                     continue
                 if refine:
-                    join(values[row : row + 1], low[row : row + 1], whole)  # type: ignore[call-arg]
-                    dots(whole, 0, z[b], one)  # type: ignore[call-arg]
+                    join(values[row : row + 1], low[row : row + 1], whole)
+                    dots(whole, 0, z[b], one)
                     bound = scale[row] * unit * (np.float32(one[0]) + error[b])
                     if bound < cut:
                         continue

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numba import njit
 
 
-@njit(cache=True, nogil=True, inline="always")  # type: ignore[untyped-decorator]
-def tie(row):  # type: ignore[no-untyped-def]
+@njit(cache=True, nogil=True, inline="always")
+def tie(row: Any) -> Any:
     """Return ``core.tie_key`` of one row."""
     x = np.uint32(row)
     x = np.uint32((x ^ (x >> np.uint32(16))) * np.uint32(0x7FEB352D))
@@ -15,14 +17,14 @@ def tie(row):  # type: ignore[no-untyped-def]
     return np.uint32(x ^ (x >> np.uint32(16)))
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def worse(score, row, other_score, other_row):  # type: ignore[no-untyped-def]
+@njit(cache=True, nogil=True)
+def worse(score: Any, row: Any, other_score: Any, other_row: Any) -> Any:
     """Return whether (score, row) is ranked after (other_score, other_row)."""
     return score < other_score or (score == other_score and tie(row) > tie(other_row))
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def sink(scores, rows, size, score, row):  # type: ignore[no-untyped-def]
+@njit(cache=True, nogil=True)
+def sink(scores: Any, rows: Any, size: Any, score: Any, row: Any) -> Any:
     """Put (score, row) at the root of a heap of ``size`` and let it sink to its place."""
     at = 0
     while 2 * at + 1 < size:
@@ -38,8 +40,8 @@ def sink(scores, rows, size, score, row):  # type: ignore[no-untyped-def]
     scores[at], rows[at] = score, row
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def offer(scores, rows, size, score, row):  # type: ignore[no-untyped-def]
+@njit(cache=True, nogil=True)
+def offer(scores: Any, rows: Any, size: Any, score: Any, row: Any) -> Any:
     """Offer (score, row) to a heap of ``size`` in arrays of k places; return its new size.
 
     O(1) when it is too bad to enter, else O(log k). The score is not NaN.
@@ -59,8 +61,8 @@ def offer(scores, rows, size, score, row):  # type: ignore[no-untyped-def]
     return size
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def pop_all(scores, rows, size):  # type: ignore[no-untyped-def]
+@njit(cache=True, nogil=True)
+def pop_all(scores: Any, rows: Any, size: Any) -> Any:
     """Turn a heap of ``size`` into a list, best first. O(size log size)."""
     for end in range(size - 1, 0, -1):
         score, row = scores[end], rows[end]

@@ -88,14 +88,14 @@ def write_best(keys: Any, count: int, rows: Any, scores: Any) -> None:
 
 
 @njit(cache=True, nogil=True)
-def _score(key):  # type: ignore[no-untyped-def]
+def _score(key: Any) -> Any:
     """Return the score that was packed into a key."""
     high = np.uint32(key >> np.uint64(32))
     return np.uint32(high ^ _SIGN if high & _SIGN else high ^ _ALL_BITS).view(np.float32)
 
 
 @njit(cache=True, nogil=True)
-def _row(key):  # type: ignore[no-untyped-def]
+def _row(key: Any) -> Any:
     """Return the row that was packed into a key: the steps of ``tie`` undone, last one first."""
     x = np.uint32(key) ^ _ALL_BITS
     x = np.uint32((x ^ (x >> np.uint32(16))) * np.uint32(0x43021123))
@@ -104,7 +104,7 @@ def _row(key):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, inline="always")
-def _pack(bits, row):  # type: ignore[no-untyped-def]
+def _pack(bits: Any, row: Any) -> Any:
     """Return the uint64 that is larger the better (score, row) is; -0 counts as 0."""
     if bits == _SIGN:
         bits = np.uint32(0)
@@ -113,7 +113,7 @@ def _pack(bits, row):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _trim(keys, count, k):  # type: ignore[no-untyped-def]
+def _trim(keys: Any, count: Any, k: Any) -> Any:
     """Move the k largest of ``count`` keys to the front, the least of them last.
 
     **Source**: Hoare, "Algorithm 65: Find" (1961).
