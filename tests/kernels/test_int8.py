@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from numba import njit
 
 from martlet.core import CSR
-from martlet.kernels.codes import MIDDLE, Codes
-from martlet.kernels.dots import join
-from martlet.kernels.int8 import _coarse, topk_int8, topk_int8_reference
+from martlet.kernels.codes import GAIN, Codes
+from martlet.kernels.dots import half_dots, join
+from martlet.kernels.int8 import _half_products, _products, topk_int8, topk_int8_reference
 from martlet.kernels.topk import topk_dot
 
 LAYOUTS = ("whole", "halves", "alone")
@@ -49,16 +49,17 @@ def laid_out(layout: str, vectors: np.ndarray) -> tuple[Codes, np.ndarray]:
     return codes, vectors
 
 
-def numbers(codes: Codes) -> tuple[np.ndarray, np.ndarray]:
-    """Return the whole codes and their high halves, of any layout, in NumPy."""
+def nibbles(plane: np.ndarray) -> np.ndarray:
+    """Return the (n, 2 w) values of an (n, w) plane of two values a byte, in NumPy."""
+    runs = plane.reshape(len(plane), -1, 1, 16) >> np.array([[0], [4]], np.uint8) & 15
+    return runs.reshape(len(plane), -1).astype(np.int64)
+
+
+def numbers(codes: Codes) -> np.ndarray:
+    """Return the whole codes of any layout, in NumPy."""
     if codes.low is None:
-        whole = codes.values.astype(np.int64)
-        return whole, (whole - MIDDLE) / 16
-    parts = []
-    for plane in (codes.values, codes.low):
-        runs = plane.reshape(len(plane), -1, 1, 16) >> np.array([[0], [4]], np.uint8) & 15
-        parts.append(runs.reshape(len(plane), -1).astype(np.int64))
-    return 16 * (parts[0] - 8) + parts[1], parts[0] - 8
+        return codes.values.astype(np.int64)
+    return 16 * nibbles(codes.values) + nibbles(codes.low) - 128
 
 
 def same(found, expected) -> None:
@@ -116,11 +117,15 @@ def test_finds_what_float32_finds(
 def test_the_bound_holds_for_every_row(kind, query_kind, d, seed, layout):
     query = make(query_kind, 1, d, seed + 1)
     codes, vectors = laid_out(layout, make(kind, 200, d, seed))
-    z, error, further, slack = codes.bounds(query)
-    whole, high = numbers(codes)
+    z, error, slack = codes.bounds(query)
+    whole = numbers(codes)
     step = np.abs(query).max().astype(float) / min(32767, (2**31 - 1) // (128 * d)) or 1.0
     coarse = whole @ z[0].astype(np.int64)
-    assert (np.abs(coarse - (16 * high + MIDDLE) @ z[0]) <= further).all()
+    if layout == "halves":
+        near, middle, further = codes.half_bounds(z)
+        products = np.empty(200, np.int32)
+        _half_products(codes.values, near[0], products)
+        assert (np.abs(coarse - GAIN * products.astype(np.int64) - middle) <= further).all()
     exact = vectors.astype(float) @ query[0].astype(float)
     # In the kernel's unit: a step of the query times the largest scale's power of two.
     scale = codes.scale.astype(float) * codes.unit
@@ -200,7 +205,7 @@ def test_the_coarse_products_are_exact_whole_numbers(n, d):
     z = random.choice(np.array([-limit, 1, limit], np.int16), d)
     values[0], z[:] = -128, -limit  # the largest sum there can be
     total = np.empty(max(n, 8), np.int32)
-    _coarse(values, z, total)
+    _products(values, z, total)
     np.testing.assert_array_equal(total[:n], values.astype(np.int64) @ z.astype(np.int64))
 
 
@@ -208,9 +213,9 @@ def test_the_coarse_products_are_exact_whole_numbers(n, d):
 def test_halves_are_the_same_codes_in_as_many_bytes(d):
     values = np.random.default_rng(d).integers(-128, 128, (37, d)).astype(np.int8)
     halves = Codes(values, np.ones(37, np.float32)).halved()
-    whole, high = numbers(halves)
+    whole = numbers(halves)
     np.testing.assert_array_equal(whole[:, :d], values)
-    np.testing.assert_array_equal(high[:, :d], values >> 4)
+    np.testing.assert_array_equal(nibbles(halves.values)[:, :d], (values >> 4) + 8)
     assert not whole[:, d:].any()
     assert halves.values.nbytes + halves.low.nbytes == 37 * 32 * -(-d // 32)
     joined = np.full(whole.shape, 99, np.int8)
@@ -224,12 +229,32 @@ def test_the_products_of_halves_are_exact_whole_numbers(n, d):
     random = np.random.default_rng(n + d)
     pairs = random.integers(0, 256, (n, d // 2)).astype(np.uint8)
     pairs[0] = 255
-    limit = min(32767, (2**31 - 1) // (128 * d))
-    z = random.choice(np.array([-limit, 1, limit], np.int16), d)
+    query = random.choice(np.array([-128, -127, 1, 127], np.int8), d)
+    query[: d // 2] = -128  # the largest sums there can be
     total = np.empty(max(n, 8), np.int32)
-    _coarse(pairs, z, total)
-    codes = numbers(Codes(pairs, np.ones(n, np.float32), low=pairs))[1] + 8
-    np.testing.assert_array_equal(total[:n], codes @ z.astype(np.int64))
+    runs = query.reshape(-1, 2, 16).swapaxes(0, 1)
+    _half_products(pairs, np.ascontiguousarray(runs).reshape(2, d // 2), total)
+    np.testing.assert_array_equal(total[:n], nibbles(pairs) @ query.astype(np.int64))
+
+
+def test_a_machine_without_avx2_gets_the_same_products(monkeypatch):
+    pairs = np.random.default_rng(0).integers(0, 256, (8, 48)).astype(np.uint8)
+    query = np.random.default_rng(1).integers(-128, 128, (2, 48)).astype(np.int8)
+    found = []
+    for chosen in (None, "+sse2"):
+        monkeypatch.setattr("martlet.kernels.dots.config.CPU_FEATURES", chosen)
+
+        @njit
+        def products(values, query, out):
+            half_dots(values, 0, query, out)
+
+        out = np.empty(8, np.int32)
+        products(pairs, query, out)
+        found.append(out)
+    np.testing.assert_array_equal(*found)
+    low, high = pairs & 15, pairs >> 4
+    expected = low @ query[0].astype(np.int64) + high @ query[1].astype(np.int64)
+    np.testing.assert_array_equal(found[0], expected)
 
 
 @njit

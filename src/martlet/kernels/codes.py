@@ -7,8 +7,10 @@ with z in int16, so that one integer product a row, z . c, gives
     step * E = |q| R + |p| C + rounding,   R >= |r| / scale,   C >= |c|   over all rows
 
 by Cauchy-Schwarz: one number E a query bounds the error of every row in units of its own scale.
-Halved, the codes are c = 16 h + l with h and l of four bits in planes of their own; the high halves
-alone give z . c to within |z| L, where L is the largest |l - 7.5|.
+Halved, the codes are c = 16 h + l with h and l of four bits in planes of their own, and the query
+is z = 256 x + y with x in int8; the high halves alone give
+
+    |z . c - 256 x . (16 h + 7.5)| <= 256 |x| L + |y| C,   L >= |l - 7.5|   over all rows.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ I32 = NDArray[np.int32]
 PAIRED = (
     16  # bytes of halves that hold two runs of as many codes, as ``kernels/dots.py`` reads them
 )
-MIDDLE = 7.5  # of the low halves, which are 0 to 15
+GAIN = 256 * 16  # of the product of a coarse query and high halves
 
 _ROWS = 4096  # rows that are worked on at a time
 _HALF = 2.0**-24  # the largest relative error of one float32 rounding
@@ -98,7 +100,7 @@ class Codes:
         for part in _parts(n):
             codes = np.zeros((len(high[part]), 2 * width), np.int8)
             codes[:, :d] = self.values[part]
-            off = (codes[:, :d] & 15) - np.float64(MIDDLE)
+            off = (codes[:, :d] & 15) - 7.5
             worst = max(worst, float(np.sqrt((off * off).sum(1)).max(initial=0.0)))
             high[part] = _pairs((codes >> 4) + 8)
             low[part] = _pairs(codes & 15)
@@ -123,14 +125,14 @@ class Codes:
         low = 0 if self.low is None else self.low.nbytes
         return self.values.nbytes + low + self.scale.nbytes
 
-    def bounds(self, vectors: F32) -> tuple[NDArray[np.int16], F32, F32, F32]:
-        """Return z, E, what halves add to E, and what is added to every upper bound besides.
+    def bounds(self, vectors: F32) -> tuple[NDArray[np.int16], F32, F32]:
+        """Return z, E, and what is added to every upper bound besides.
 
         Args:
             vectors: (B, d) float32 queries.
 
         Returns:
-            (B, d) int16, filled up by zeros to the codes of a row, and (B,) float32 thrice. An
+            (B, d) int16, filled up by zeros to the codes of a row, and (B,) float32 twice. An
             infinite addition means that nothing is known: every row has to be scored again.
         """
         d = vectors.shape[1]
@@ -151,8 +153,7 @@ class Codes:
             rounding = 2 * (d + 1) * _HALF * length * (code + residual)
             error = (length * residual + rest * code + rounding) / step
             # The bounds themselves are computed in float32: a few roundings of |z . c| + 3 E.
-            size = np.linalg.norm(z, axis=1)
-            error = error * (1 + 2.0**-18) + 2.0**-19 * size * code
+            error = error * (1 + 2.0**-18) + 2.0**-19 * np.linalg.norm(z, axis=1) * code
             # Below float32's normal range errors are absolute: those of a score, of a bound.
             slack = 1e-30 + (length * _least(d) + 2 * d * _TINY) * self.unit / step
             largest = length * (code + residual) / self.unit
@@ -161,9 +162,30 @@ class Codes:
         return (
             z,
             np.where(sure, error, 0).astype(np.float32),
-            (size * self.low_norm * (1 + 2.0**-18)).astype(np.float32),
             np.where(sure, slack, none).astype(np.float32),
         )
+
+    def half_bounds(
+        self, z: NDArray[np.int16]
+    ) -> tuple[I8, NDArray[np.float64], NDArray[np.float64]]:
+        """Return the coarse queries of halved codes, and what bounds z . c from their products.
+
+        With p the product of ``half_dots``, |z . c - GAIN p - middle| <= further.
+
+        Args:
+            z: (B, 2 w) int16.
+
+        Returns:
+            (B, 2, w) int8 as ``half_dots`` takes them, and (B,) float64 middles and furthers.
+        """
+        coarse = np.clip(np.rint(z / 256.0), -127, 127)
+        rest = np.linalg.norm(z - 256 * coarse, axis=1)
+        size = np.linalg.norm(coarse, axis=1)
+        further = 256 * size * self.low_norm + rest * 128 * np.sqrt(z.shape[1])
+        # A stored half is h + 8, and 16 h + 7.5 its middle.
+        middle = 256 * (7.5 - 128) * coarse.sum(1)
+        runs = coarse.astype(np.int8).reshape(len(z), -1, 2, PAIRED).swapaxes(1, 2)
+        return runs.reshape(len(z), 2, z.shape[1] // 2), middle, further * (1 + 2.0**-18)
 
 
 def half_bytes(d: int) -> int:

@@ -1,22 +1,23 @@
-"""Products of eight rows of codes with one int16 vector at a time, in SIMD.
-
-A row is of int8 codes, or of codes of four bits (0 to 15), two to a byte: of each 16 bytes the low
-bits are codes 0 to 15, the high bits codes 16 to 31.
+"""Products of eight rows of codes with one query at a time, in SIMD.
 
 Numba turns a plain loop over features into SIMD by itself, but sums the lanes of every row apart,
 which costs as much as the products. Here the lanes of eight rows are folded together. The code is
 given to LLVM in vectors of no particular machine: widening, products and pairwise sums, which
 become ``vpmovsxbw``, ``vpmaddwd`` and ``vphaddd`` where there is AVX2. So the products keep up with
-the memory, if it is asked in time.
+the memory, if it is asked in time. Products of bytes are the one thing that LLVM does not find by
+itself: AVX2's ``vpmaddubsw`` is asked for by name, where the machine has it.
+
+Codes of four bits, 0 to 15, stand two to a byte: of each 16 bytes the low bits are codes 0 to 15,
+the high bits codes 16 to 31.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from llvmlite import ir
+from llvmlite import binding, ir
 from numba import types
-from numba.core import cgutils
+from numba.core import cgutils, config
 from numba.extending import intrinsic
 
 ROWS = 8  # rows at a time
@@ -36,43 +37,89 @@ _SUMS = ir.VectorType(_INT, STEP // 2)
 def dots(typing: Any, values: Any, row: Any, z: Any, out: Any) -> Any:
     """Write the products of rows ``row`` to ``row + 7`` of ``values`` to those places of ``out``.
 
-    ``values`` (n, w) int8, or uint8 with two codes a byte, ``z`` int16, a value a code, and ``out``
-    (n,) int32 are C-contiguous. Only the first ``w - w % 16`` bytes of a row count, and their sums
-    must fit int32. O(w).
+    ``values`` (n, d) int8, ``z`` (d,) int16 and ``out`` (n,) int32 are C-contiguous. Only the first
+    ``d - d % 16`` features count, and their sums must fit int32. O(d).
     """
-    two = values.dtype == types.uint8
+    return types.void(values, row, z, out), _generate_dots
 
-    def generate(context: Any, build: Any, signature: Any, arguments: Any) -> Any:
-        arrays = [
-            context.make_array(kind)(context, build, value)
-            if isinstance(kind, types.Array)
-            else value
-            for kind, value in zip(signature.args, arguments, strict=True)
-        ]
-        return _generate(context, build, *arrays, _two_a_byte if two else _one_a_byte)
 
-    return types.void(values, row, z, out), generate
+@intrinsic
+def half_dots(typing: Any, values: Any, row: Any, query: Any, out: Any) -> Any:
+    """Write the products of rows ``row`` to ``row + 7`` of ``values`` to those places of ``out``.
+
+    ``values`` (n, w) uint8 holds two codes of four bits a byte, and w is a multiple of 16;
+    ``query`` (2, w) int8 what the low bits and the high bits of each byte are multiplied by;
+    ``out`` (n,) is int32. All are C-contiguous. O(w).
+    """
+    return types.void(values, row, query, out), _generate_half_dots
 
 
 @intrinsic
 def join(typing: Any, high: Any, low: Any, out: Any) -> Any:
     """Write the codes ``16 high + low - 128`` of two C-contiguous (n, w) uint8 arrays.
 
-    Both hold two values of four bits a byte, as ``dots`` reads them; w is a multiple of 16 and
+    Both hold two values of four bits a byte; w is a multiple of 16 and
     ``out`` (n, 2 w) int8 is C-contiguous. O(n w).
     """
     return types.void(high, low, out), _generate_join
 
 
+@intrinsic
+def ask(typing: Any, values: Any, row: Any) -> Any:
+    """Ask the memory for a row of a C-contiguous (n, w) array of bytes, without waiting for it."""
+    return types.void(values, row), _generate_ask
+
+
+def _generate_dots(context: Any, build: Any, signature: Any, arguments: Any) -> Any:
+    values, row, z, out = _arrays(context, build, signature, arguments)
+    d = build.extract_value(values.shape, 1)
+    first = build.gep(values.data, [build.mul(row, d)])
+    sums = _zeros(build)
+    with cgutils.for_range(build, build.udiv(d, _LONG(STEP))) as steps:
+        offset = build.mul(steps.index, _LONG(STEP))
+        _prefetch(build, first, offset, STEP)
+        query = build.sext(_load(build, z.data, offset, _SHORTS, align=2), _PRODUCTS)
+        for r, total in enumerate(sums):
+            place = build.add(offset, build.mul(_LONG(r), d))
+            codes = build.sext(_load(build, first, place, _CODES, align=1), _PRODUCTS)
+            product = build.mul(codes, query, flags=["nsw"])
+            build.store(build.add(build.load(total), _add_pairs(build, product)), total)
+    return _store(context, build, sums, row, out)
+
+
+def _generate_half_dots(context: Any, build: Any, signature: Any, arguments: Any) -> Any:
+    values, row, query, out = _arrays(context, build, signature, arguments)
+    width = build.extract_value(values.shape, 1)
+    first = build.gep(values.data, [build.mul(row, width)])
+    sums = _zeros(build)
+
+    def add(offset: Any, lanes: int) -> None:
+        kind = ir.VectorType(ir.IntType(8), lanes)
+        places = offset, build.add(offset, width)
+        queries = [_load(build, query.data, at, kind, align=1) for at in places]
+        for r, total in enumerate(sums):
+            place = build.add(offset, build.mul(_LONG(r), width))
+            raw = _load(build, first, place, kind, align=1)
+            halves = build.and_(raw, kind([15] * lanes)), build.lshr(raw, kind([4] * lanes))
+            pairs = [_byte_pairs(build, *both, lanes) for both in zip(halves, queries, strict=True)]
+            fours = _short_pairs(build, build.add(*pairs), lanes // 2)
+            build.store(build.add(build.load(total), _widest(build, fours)), total)
+
+    with cgutils.for_range(build, build.udiv(width, _LONG(2 * STEP))) as steps:
+        offset = build.mul(steps.index, _LONG(2 * STEP))
+        _prefetch(build, first, offset, 2 * STEP)
+        add(offset, 2 * STEP)
+    with build.if_then(build.trunc(build.udiv(width, _LONG(STEP)), ir.IntType(1))):
+        add(build.sub(width, _LONG(STEP)), STEP)
+    return _store(context, build, sums, row, out)
+
+
 def _generate_join(context: Any, build: Any, signature: Any, arguments: Any) -> Any:
-    high, low, out = (
-        context.make_array(kind)(context, build, value)
-        for kind, value in zip(signature.args, arguments, strict=True)
-    )
+    high, low, out = _arrays(context, build, signature, arguments)
     four, below, above = (_CODES([value] * STEP) for value in (4, 15, 0xF0))
     middle = _CODES([0x80] * STEP)
-    bytes_ = build.mul(*(build.extract_value(high.shape, axis) for axis in (0, 1)))
-    with cgutils.for_range(build, build.udiv(bytes_, _LONG(STEP))) as steps:
+    size = build.mul(*(build.extract_value(high.shape, axis) for axis in (0, 1)))
+    with cgutils.for_range(build, build.udiv(size, _LONG(STEP))) as steps:
         offset = build.mul(steps.index, _LONG(STEP))
         one = _load(build, high.data, offset, _CODES, align=1)
         other = _load(build, low.data, offset, _CODES, align=1)
@@ -85,35 +132,30 @@ def _generate_join(context: Any, build: Any, signature: Any, arguments: Any) -> 
     return context.get_dummy_value()
 
 
-def _one_a_byte(build: Any, raw: Any) -> list[Any]:
-    return [build.sext(raw, _PRODUCTS)]
-
-
-def _two_a_byte(build: Any, raw: Any) -> list[Any]:
-    wide = build.zext(raw, _SHORTS)
-    low, high = build.and_(wide, _SHORTS([15] * STEP)), build.lshr(wide, _SHORTS([4] * STEP))
-    return [build.sext(low, _PRODUCTS), build.sext(high, _PRODUCTS)]
-
-
-def _generate(
-    context: Any, build: Any, values: Any, row: Any, z: Any, out: Any, unpack: Any
-) -> Any:
+def _generate_ask(context: Any, build: Any, signature: Any, arguments: Any) -> Any:
+    values, row = _arrays(context, build, signature, arguments)
     width = build.extract_value(values.shape, 1)
     first = build.gep(values.data, [build.mul(row, width)])
-    zeros = _SUMS([0] * (STEP // 2))
-    sums = [cgutils.alloca_once_value(build, zeros) for _ in range(ROWS)]
-    with cgutils.for_range(build, build.udiv(width, _LONG(STEP))) as steps:
-        offset = build.mul(steps.index, _LONG(STEP))
-        _prefetch(build, first, build.add(build.mul(offset, _LONG(ROWS)), _LONG(_AHEAD)))
-        queries: list[Any] = []
-        for r, total in enumerate(sums):
-            place = build.add(offset, build.mul(_LONG(r), width))
-            codes = unpack(build, _load(build, first, place, _CODES, align=1))
-            queries = queries or _query(build, z.data, offset, len(codes))
-            for some, query in zip(codes, queries, strict=True):
-                product = build.mul(some, query, flags=["nsw"])
-                even, odd = _pick(build, product, product, range(0, STEP, 2), range(1, STEP, 2))
-                build.store(build.add(build.load(total), build.add(even, odd)), total)
+    # A row may begin within a line, so that the line of its last byte is one more.
+    with cgutils.for_range(build, build.udiv(width, _LONG(_LINE))) as lines:
+        _ask(build, first, build.mul(lines.index, _LONG(_LINE)))
+    _ask(build, first, build.sub(width, _LONG(1)))
+    return context.get_dummy_value()
+
+
+def _arrays(context: Any, build: Any, signature: Any, arguments: Any) -> list[Any]:
+    return [
+        context.make_array(kind)(context, build, value) if isinstance(kind, types.Array) else value
+        for kind, value in zip(signature.args, arguments, strict=True)
+    ]
+
+
+def _zeros(build: Any) -> list[Any]:
+    return [cgutils.alloca_once_value(build, _SUMS([0] * (STEP // 2))) for _ in range(ROWS)]
+
+
+def _store(context: Any, build: Any, sums: list[Any], row: Any, out: Any) -> Any:
+    """Write the sums over the lanes of each row."""
     rows = [build.load(total) for total in sums]
     # Pairwise sums within each half of a vector, as machines have them: twice halves 8 to 2.
     for _ in range(2):
@@ -128,25 +170,63 @@ def _generate(
     return context.get_dummy_value()
 
 
-def _query(build: Any, data: Any, offset: Any, parts: int) -> list[Any]:
-    """Return the values of the query that the codes of the bytes from ``offset`` meet."""
-    first = build.mul(offset, _LONG(parts))
-    places = [build.add(first, _LONG(part * STEP)) for part in range(parts)]
-    return [build.sext(_load(build, data, at, _SHORTS, align=2), _PRODUCTS) for at in places]
+def _add_pairs(build: Any, values: Any) -> Any:
+    lanes = values.type.count
+    return build.add(*_pick(build, values, values, range(0, lanes, 2), range(1, lanes, 2)))
+
+
+def _byte_pairs(build: Any, codes: Any, query: Any, lanes: int) -> Any:
+    """Return sums of two products of uint8 below 16 and int8, in int16."""
+    kind = ir.VectorType(ir.IntType(16), lanes)
+    if _has_avx2():
+        name = {32: "llvm.x86.avx2.pmadd.ub.sw", 16: "llvm.x86.ssse3.pmadd.ub.sw.128"}[lanes]
+        return _call(build, name, ir.VectorType(ir.IntType(16), lanes // 2), codes, query)
+    return _add_pairs(build, build.mul(build.zext(codes, kind), build.sext(query, kind)))
+
+
+def _short_pairs(build: Any, values: Any, lanes: int) -> Any:
+    """Return sums of two int16, in int32."""
+    if _has_avx2():
+        name = {16: "llvm.x86.avx2.pmadd.wd", 8: "llvm.x86.sse2.pmadd.wd"}[lanes]
+        ones = values.type([1] * lanes)
+        return _call(build, name, ir.VectorType(_INT, lanes // 2), values, ones)
+    return _add_pairs(build, build.sext(values, ir.VectorType(_INT, lanes)))
+
+
+def _widest(build: Any, values: Any) -> Any:
+    """Return four or eight int32 as eight, filled up by zeros."""
+    if values.type.count == STEP // 2:
+        return values
+    return _pick(build, values, values.type([0] * 4), range(8))[0]
+
+
+def _has_avx2() -> bool:
+    """Return whether Numba compiles for this very machine, and that has AVX2."""
+    chosen: Any = config
+    plain = chosen.CPU_NAME is None and chosen.CPU_FEATURES is None
+    return plain and bool(binding.get_host_cpu_features().get("avx2"))
+
+
+def _call(build: Any, name: str, kind: Any, *values: Any) -> Any:
+    signature = ir.FunctionType(kind, [value.type for value in values])
+    return build.call(cgutils.get_or_insert_function(build.module, signature, name), values)
 
 
 def _load(build: Any, data: Any, offset: Any, kind: Any, align: int) -> Any:
     return build.load(build.bitcast(build.gep(data, [offset]), kind.as_pointer()), align=align)
 
 
-def _prefetch(build: Any, data: Any, offset: Any) -> None:
-    """Ask for the ``ROWS * STEP`` bytes from ``offset``; beyond the array's end it does no harm."""
-    byte = ir.IntType(8).as_pointer()
-    kind = ir.FunctionType(ir.VoidType(), [byte, _INT, _INT, _INT])
-    call = cgutils.get_or_insert_function(build.module, kind, "llvm.prefetch.p0")
-    for line in range(0, ROWS * STEP, _LINE):
-        at = build.gep(data, [build.add(offset, _LONG(line))])
-        build.call(call, [build.bitcast(at, byte), _INT(0), _INT(3), _INT(1)])
+def _prefetch(build: Any, first: Any, offset: Any, step: int) -> None:
+    """Ask for the bytes of a later step."""
+    ahead = build.add(build.mul(offset, _LONG(ROWS)), _LONG(_AHEAD))
+    for line in range(0, ROWS * step, _LINE):
+        _ask(build, first, build.add(ahead, _LONG(line)))
+
+
+def _ask(build: Any, data: Any, offset: Any) -> None:
+    """Ask for a line of memory; beyond the array's end it does no harm."""
+    at = build.bitcast(build.gep(data, [offset]), ir.IntType(8).as_pointer())
+    _call(build, "llvm.prefetch.p0", ir.VoidType(), at, _INT(0), _INT(3), _INT(1))
 
 
 def _pick(build: Any, one: Any, other: Any, *choices: Any) -> list[Any]:

@@ -19,8 +19,8 @@ from numba import njit
 from numpy.typing import NDArray
 
 from martlet.core import CSR, num_threads
-from martlet.kernels.codes import MIDDLE, Codes
-from martlet.kernels.dots import ROWS, STEP, dots, join
+from martlet.kernels.codes import GAIN, Codes
+from martlet.kernels.dots import ROWS, STEP, ask, dots, half_dots, join
 from martlet.kernels.parallel import spread
 from martlet.kernels.select import offer, pop_all
 
@@ -29,10 +29,10 @@ I32 = NDArray[np.int32]
 
 _BLOCK = 256  # rows; with 64 features 16 KB, so that the next query finds them in the cache
 _GRAIN = 1 << 21  # codes that are worth a thread
-_PIECES = 4  # ranges a thread, so that a thread that is held up does not hold up the answer
+_PIECES = 2  # ranges a thread, so that a thread that is held up does not hold up the answer
 _FIRST = 4096  # places for what may be in the answer, before more are made
 _GATHERED = 1 << 16  # rows that are gathered at a time to be scored again
-_FEW = 2  # queries, beyond which halves are joined once a block rather than met by each
+_WAITING = 16  # rows whose low halves the memory is asked for at a time
 _NO_ROWS = np.zeros(0, np.int64), np.zeros(0, np.int32)
 _ALL = np.zeros(0, np.bool_)
 _WHOLE = np.zeros((0, 0), np.uint8)  # no low halves
@@ -48,7 +48,7 @@ def topk_int8(
 ) -> tuple[I32, F32, NDArray[np.int64]]:
     """Return the k rows of largest inner product with each vector: of float32, not of codes.
 
-    Moves n (d + 4) bytes for a few queries, n (d / 2 + 4) for one or two over halved codes, and 4 d
+    Moves n (d + 4) bytes for a few queries, n (d / 2 + 4) for one over halved codes, and 4 d
     for each row that is scored again; O(B n d) integer multiply-adds. Rows without
     ``codes.vectors`` are scored as code times scale.
 
@@ -74,15 +74,9 @@ def topk_int8(
     threads = num_threads() if threads is None else threads
     indptr, indices = _NO_ROWS if hidden is None else (hidden.indptr, hidden.indices)
     mask = _ALL if allow is None else np.ascontiguousarray(allow)
-    z, error, further, slack = codes.bounds(vectors)
+    z, error, slack = codes.bounds(vectors)
     values = np.ascontiguousarray(codes.values)
     low = _WHOLE if codes.low is None else codes.low
-    joined = codes.low is not None and size > _FEW
-    # What the first product is worth in whole codes, and what makes an upper bound of that.
-    gain, reach = np.float32(1), error
-    if codes.low is not None and not joined:
-        gain = np.float32(16)
-        reach = (error + further - (128 - MIDDLE) * z.sum(1, dtype=np.int64)).astype(np.float32)
     finite = np.isfinite(codes.unit)
     unit = np.float32(codes.unit if finite else 1)
     scale = codes.scale if finite else np.zeros(n, np.float32)
@@ -91,13 +85,22 @@ def topk_int8(
     known = np.full(size, -np.inf, np.float32)
     found: list[Any] = [()] * parts
 
+    # One query is bound by the bytes that it reads, a batch by its products.
+    halves = codes.low is not None and size == 1
+    if halves:
+        coarse, middle, further = codes.half_bounds(z)
+        reach = (error + middle + further).astype(np.float32)
+
     def scan(start: int, stop: int) -> None:
         for part in range(start, stop):
-            found[part] = _scan(
-                values, low, joined, scale, unit, z, gain, reach, error, slack,
-                n * part // parts, n * (part + 1) // parts,
+            rest = (
+                z, error, slack, n * part // parts, n * (part + 1) // parts,
                 indptr, indices, mask, known.copy(), floors[part],
             )  # fmt: skip
+            if halves:
+                found[part] = _scan_halves(values, low, scale, unit, coarse, reach, *rest)
+            else:
+                found[part] = _scan(values, low, scale, unit, *rest)
             # Lists of k fill from -inf, so that a floor is known where there are k rows.
             np.maximum(known, floors[part].min(1, initial=np.inf), out=known)
 
@@ -148,24 +151,36 @@ def topk_int8_reference(
 
 
 @njit(cache=True, nogil=True)
-def _coarse(values: Any, z: Any, total: I32) -> None:
+def _products(values: Any, z: Any, total: I32) -> None:
     """Write the products of the rows given; ``total`` has room for ``ROWS`` at least."""
-    n, width = values.shape
+    n, d = values.shape
     if n >= ROWS:
         # The last rows once more, so that they too come eight at a time.
         for row in range(0, n, ROWS):
             dots(values, min(row, n - ROWS), z, total)
     else:
-        few = np.zeros((ROWS, width), values.dtype)
+        few = np.zeros((ROWS, d), values.dtype)
         few[:n] = values
         dots(few, 0, z, total)
-    tail = width % STEP
-    if tail:  # never where codes are halved
+    if d % STEP:
         for row in range(n):
             dot = total[row]
-            for j in range(width - tail, width):
+            for j in range(d - d % STEP, d):
                 dot = np.int32(dot + np.int32(np.int32(values[row, j]) * np.int32(z[j])))
             total[row] = dot
+
+
+@njit(cache=True, nogil=True)
+def _half_products(values: Any, coarse: Any, total: I32) -> None:
+    """Write the products of the halves given; ``total`` has room for ``ROWS`` at least."""
+    n, width = values.shape
+    if n >= ROWS:
+        for row in range(0, n, ROWS):
+            half_dots(values, min(row, n - ROWS), coarse, total)
+    else:
+        few = np.zeros((ROWS, width), values.dtype)
+        few[:n] = values
+        half_dots(few, 0, coarse, total)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -181,65 +196,107 @@ def _bound(total: I32, scale: F32, unit: Any, gain: Any, reach: Any, cut: Any, u
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _scan(
-    values: Any, low: Any, joined: bool, scale: F32, unit: Any, z: Any, gain: Any, reach: F32,
-    error: F32, slack: F32, first: int, last: int,
-    indptr: Any, indices: I32, allow: Any, known: F32, floors: F32,
+    values: Any, low: Any, scale: F32, unit: Any, z: Any, error: F32, slack: F32,
+    first: int, last: int, indptr: Any, indices: I32, allow: Any, known: F32, floors: F32,
 ) -> Any:  # fmt: skip
     """Return (query, row, upper bound) of what may be in the answers from rows ``first:last``.
 
     ``known`` (B,) is a floor under each answer; ``floors`` (B, k) becomes the k largest lower
-    bounds of each query.
+    bounds of each query. Halves are joined once a block, for all queries.
     """
     size, k = floors.shape
-    heap_rows = np.zeros((size, k), np.int32)
-    filled = np.zeros(size, np.int64)
+    heap_rows, filled = np.zeros((size, k), np.int32), np.zeros(size, np.int64)
     queries, rows = np.empty(_FIRST, np.int32), np.empty(_FIRST, np.int32)
-    bounds = np.empty(_FIRST, np.float32)
-    count = 0
+    bounds, count = np.empty(_FIRST, np.float32), 0
     total, upper = np.empty(_BLOCK, np.int32), np.empty(_BLOCK, np.float32)
-    refine = len(low) > 0 and not joined
-    whole = np.zeros((_BLOCK if joined else ROWS, 2 * values.shape[1]), np.int8)
-    one = np.empty(ROWS, np.int32)
+    whole = np.empty((_BLOCK if len(low) else 0, 2 * values.shape[1]), np.int8)
     for start in range(first, last, _BLOCK):
         stop = min(start + _BLOCK, last)
-        if joined:
+        if len(low):
             join(values[start:stop], low[start:stop], whole)
         for b in range(size):
-            if joined:
-                _coarse(whole[: stop - start], z[b], total)
+            if len(low):
+                _products(whole[: stop - start], z[b], total)
             else:
-                _coarse(values[start:stop], z[b], total)
+                _products(values[start:stop], z[b], total)
             cut = _cut(floors[b, 0], filled[b] == k, known[b], slack[b])
-            if not _bound(total, scale[start:stop], unit, gain, reach[b], cut, upper):
+            if not _bound(total, scale[start:stop], unit, 1, error[b], cut, upper):
                 continue
             for row in range(start, stop):
                 bound = upper[row - start]
-                if bound < cut or (len(allow) and not allow[row]):
+                if bound < cut or not _shown(b, row, indptr, indices, allow):
                     continue
-                if refine:
-                    join(values[row : row + 1], low[row : row + 1], whole)
-                    dots(whole, 0, z[b], one)
-                    bound = scale[row] * unit * (np.float32(one[0]) + error[b])
-                    if bound < cut:
-                        continue
-                if len(indptr):
-                    mine = indices[indptr[b] : indptr[b + 1]]
-                    at = np.searchsorted(mine, row)
-                    if at < len(mine) and mine[at] == row:
-                        continue
                 lower = bound - np.float32(2) * (scale[row] * unit * error[b])
                 filled[b] = offer(floors[b], heap_rows[b], filled[b], lower, row)
                 cut = _cut(floors[b, 0], filled[b] == k, known[b], slack[b])
                 if count == len(rows):
-                    count = _compact(queries, rows, bounds, floors, filled, slack)
-                    if 2 * count > len(rows):
-                        more = np.empty(len(rows), np.int32)
-                        queries = np.concatenate((queries, more))
-                        rows = np.concatenate((rows, more))
-                        bounds = np.concatenate((bounds, np.empty(len(bounds), np.float32)))
+                    queries, rows, bounds, count = _room(
+                        queries, rows, bounds, floors, filled, slack
+                    )
                 queries[count], rows[count], bounds[count] = b, row, bound
                 count += 1
     return queries[:count], rows[:count], bounds[:count]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _scan_halves(
+    high: Any, low: Any, scale: F32, unit: Any, coarse: Any, reach: F32, z: Any, error: F32,
+    slack: F32, first: int, last: int,
+    indptr: Any, indices: I32, allow: Any, known: F32, floors: F32,
+) -> Any:  # fmt: skip
+    """Return what ``_scan`` does, for one query over halved codes.
+
+    Rows that the high halves cannot rule out wait until their low halves have come from memory.
+    """
+    k = floors.shape[1]
+    heap_rows, filled = np.zeros(k, np.int32), np.zeros(1, np.int64)
+    queries, rows = np.zeros(_FIRST, np.int32), np.empty(_FIRST, np.int32)
+    bounds, count = np.empty(_FIRST, np.float32), 0
+    total, upper = np.empty(_BLOCK, np.int32), np.empty(_BLOCK, np.float32)
+    waiting, num_waiting = np.empty(_BLOCK + _WAITING, np.int64), 0
+    whole, products = np.zeros((ROWS, 2 * high.shape[1]), np.int8), np.empty(ROWS, np.int32)
+    cut = known[0] - slack[0]
+    for start in range(first, last, _BLOCK):
+        stop = min(start + _BLOCK, last)
+        _half_products(high[start:stop], coarse[0], total)
+        if _bound(total, scale[start:stop], unit, GAIN, reach[0], cut, upper):
+            for row in range(start, stop):
+                if upper[row - start] >= cut:
+                    ask(low, row)
+                    waiting[num_waiting] = row
+                    num_waiting += 1
+        if num_waiting < _WAITING and stop < last:
+            continue
+        for at in range(num_waiting):
+            if at % ROWS == 0:
+                for place, row in enumerate(waiting[at : min(at + ROWS, num_waiting)]):
+                    join(high[row : row + 1], low[row : row + 1], whole[place : place + 1])
+                dots(whole, 0, z[0], products)
+            row = waiting[at]
+            bound = scale[row] * unit * (np.float32(products[at % ROWS]) + error[0])
+            if bound < cut or not _shown(0, row, indptr, indices, allow):
+                continue
+            lower = bound - np.float32(2) * (scale[row] * unit * error[0])
+            filled[0] = offer(floors[0], heap_rows, filled[0], lower, row)
+            cut = _cut(floors[0, 0], filled[0] == k, known[0], slack[0])
+            if count == len(rows):
+                queries, rows, bounds, count = _room(queries, rows, bounds, floors, filled, slack)
+            queries[count], rows[count], bounds[count] = 0, row, bound
+            count += 1
+        num_waiting = 0
+    return queries[:count], rows[:count], bounds[:count]
+
+
+@njit(cache=True, nogil=True)
+def _shown(b: int, row: int, indptr: Any, indices: I32, allow: Any) -> bool:
+    """Return whether a query may be answered by a row."""
+    if len(allow) and not allow[row]:
+        return False
+    if not len(indptr):
+        return True
+    mine = indices[indptr[b] : indptr[b + 1]]
+    at = np.searchsorted(mine, row)
+    return bool(at == len(mine) or mine[at] != row)
 
 
 @njit(cache=True, nogil=True)
@@ -249,8 +306,8 @@ def _cut(least: Any, full: bool, known: Any, slack: Any) -> Any:
 
 
 @njit(cache=True, nogil=True)
-def _compact(queries: I32, rows: I32, bounds: F32, floors: F32, filled: Any, slack: F32) -> int:
-    """Drop what the floors have since ruled out; return how many are left, at the front."""
+def _room(queries: I32, rows: I32, bounds: F32, floors: F32, filled: Any, slack: F32) -> Any:
+    """Drop what the floors have since ruled out, and make places where that is not much."""
     k = floors.shape[1]
     kept = 0
     for at in range(len(rows)):
@@ -258,7 +315,11 @@ def _compact(queries: I32, rows: I32, bounds: F32, floors: F32, filled: Any, sla
         if filled[b] < k or bounds[at] >= floors[b, 0] - slack[b]:
             queries[kept], rows[kept], bounds[kept] = b, rows[at], bounds[at]
             kept += 1
-    return kept
+    if 2 * kept > len(rows):
+        more = np.empty(len(rows), np.int32)
+        queries, rows = np.concatenate((queries, more)), np.concatenate((rows, more))
+        bounds = np.concatenate((bounds, np.empty(len(bounds), np.float32)))
+    return queries, rows, bounds, kept
 
 
 @njit(cache=True, nogil=True, fastmath={"contract"}, error_model="numpy")
