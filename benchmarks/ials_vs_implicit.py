@@ -371,13 +371,19 @@ def tell(line: dict[str, Any]) -> None:
     if "speedup_to_ndcg" in line:
         say(
             f"  sooner than implicit {times(line['speedup_to_within'])} "
-            f"({times(line['speedup_cpu_to_within'])} in CPU time; goal {GOAL}); to an NDCG@10 of "
-            + ", ".join(f"{mark} {times(one)}" for mark, one in line["speedup_to_ndcg"].items())
+            f"({times(line['speedup_cpu_to_within'])} in CPU time; goal {GOAL}); to an NDCG@10 of"
         )
+        for mark, found in line["seconds_to_ndcg"].items():
+            theirs = min((one for name, one in found.items() if name != OURS and one), default=None)
+            say(f"    {mark}: ours {reached(found[OURS])}, implicit {reached(theirs)}")
 
 
 def times(ratio: float | None) -> str:
     return "(one of the two never)" if ratio is None else f"{ratio:.1f} x"
+
+
+def reached(seconds: float | None) -> str:
+    return "never" if seconds is None else f"{seconds:.2f} s"
 
 
 if __name__ == "__main__":
