@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from martlet.kernels.jit import njit
 from martlet.kernels.parallel import spread
 
 F32 = NDArray[np.float32]
@@ -82,8 +82,8 @@ def _fold_in(
 ) -> None:  # fmt: skip
     """Solve users ``start:stop``; ``solved`` holds the right sides unless they are ``own``."""
     d = len(gram)
-    system = np.empty((d, d))
-    few = np.zeros((4, d))
+    system = np.empty((d, d), np.float64)
+    few = np.zeros((4, d), np.float64)
     for b in range(start, stop):
         x = solved[b]
         for row in range(d):

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from martlet.kernels.jit import njit
 
 
 def widen(halves: NDArray[np.float16], start: int, stop: int) -> NDArray[np.float32]:

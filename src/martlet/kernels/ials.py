@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from martlet.core import CSR
+from martlet.kernels.jit import njit
 from martlet.kernels.parallel import spread
 
 F32 = NDArray[np.float32]

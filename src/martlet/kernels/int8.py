@@ -15,12 +15,12 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from martlet.core import CSR, num_threads
 from martlet.kernels.codes import GAIN, Codes
 from martlet.kernels.dots import ROWS, STEP, ask, dots, half_dots, join
+from martlet.kernels.jit import njit
 from martlet.kernels.parallel import spread
 from martlet.kernels.select import offer, pop_all
 
@@ -160,7 +160,7 @@ def _products(values: Any, z: Any, total: I32) -> None:
             dots(values, min(row, n - ROWS), z, total)
     else:
         few = np.zeros((ROWS, d), values.dtype)
-        few[:n] = values
+        _copy(values, few)
         dots(few, 0, z, total)
     if d % STEP:
         for row in range(n):
@@ -168,6 +168,14 @@ def _products(values: Any, z: Any, total: I32) -> None:
             for j in range(d - d % STEP, d):
                 dot = np.int32(dot + np.int32(np.int32(values[row, j]) * np.int32(z[j])))
             total[row] = dot
+
+
+@njit(cache=True, nogil=True)
+def _copy(values: Any, out: Any) -> None:
+    """Copy the rows given; an array assignment would take Numba 3 s to compile, for its errors."""
+    for row in range(len(values)):
+        for j in range(values.shape[1]):
+            out[row, j] = values[row, j]
 
 
 @njit(cache=True, nogil=True)
@@ -179,7 +187,7 @@ def _half_products(values: Any, coarse: Any, total: I32) -> None:
             half_dots(values, min(row, n - ROWS), coarse, total)
     else:
         few = np.zeros((ROWS, width), values.dtype)
-        few[:n] = values
+        _copy(values, few)
         half_dots(few, 0, coarse, total)
 
 
@@ -227,7 +235,7 @@ def _scan(
                 if bound < cut or not _shown(b, row, indptr, indices, allow):
                     continue
                 lower = bound - np.float32(2) * (scale[row] * unit * error[b])
-                filled[b] = offer(floors[b], heap_rows[b], filled[b], lower, row)
+                filled[b] = offer(floors[b], heap_rows[b], filled[b], lower, np.int32(row))
                 cut = _cut(floors[b, 0], filled[b] == k, known[b], slack[b])
                 if count == len(rows):
                     queries, rows, bounds, count = _room(
@@ -277,7 +285,7 @@ def _scan_halves(
             if bound < cut or not _shown(0, row, indptr, indices, allow):
                 continue
             lower = bound - np.float32(2) * (scale[row] * unit * error[0])
-            filled[0] = offer(floors[0], heap_rows, filled[0], lower, row)
+            filled[0] = offer(floors[0], heap_rows, filled[0], lower, np.int32(row))
             cut = _cut(floors[0, 0], filled[0] == k, known[0], slack[0])
             if count == len(rows):
                 queries, rows, bounds, count = _room(queries, rows, bounds, floors, filled, slack)
@@ -294,9 +302,14 @@ def _shown(b: int, row: int, indptr: Any, indices: I32, allow: Any) -> bool:
         return False
     if not len(indptr):
         return True
-    mine = indices[indptr[b] : indptr[b + 1]]
-    at = np.searchsorted(mine, row)
-    return bool(at == len(mine) or mine[at] != row)
+    low, high = indptr[b], indptr[b + 1]
+    while low < high:
+        middle = (low + high) // 2
+        if indices[middle] < row:
+            low = middle + 1
+        else:
+            high = middle
+    return bool(low == indptr[b + 1] or indices[low] != row)
 
 
 @njit(cache=True, nogil=True)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from martlet.core import CSR, best
+from martlet.kernels.jit import njit
 from martlet.kernels.parallel import spread
 from martlet.kernels.select import offer, pop_all
 
@@ -84,7 +84,7 @@ def _neighbours(
                     touched[met] = j
                     met += 1
                 total[j] += weight * items_of[2][b]
-        size = 0
+        size = np.int64(0)
         for at in range(met):
             j = touched[at]
             value = total[j]
@@ -203,12 +203,12 @@ def _topk(
             mine = total[q - start]
             for a in range(hidden[0][q], hidden[0][q + 1]):
                 mine[hidden[1][a]] = -np.inf
-            found, worst = 0, np.float32(-np.inf)
+            found, worst = np.int64(0), np.float32(-np.inf)
             for i in range(n):
                 if mine[i] < worst:
                     continue
                 if mine[i] > -np.inf and (len(allow) == 0 or allow[i]):
-                    found = offer(scores[q], rows[q], found, mine[i], i)
+                    found = offer(scores[q], rows[q], found, mine[i], np.int32(i))
                     worst = scores[q, 0] if found == k else worst
             pop_all(scores[q], rows[q], found)
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from martlet.core import CSR, num_threads
+from martlet.kernels.jit import njit
 from martlet.kernels.parallel import spread
 from martlet.kernels.select import tie
 from martlet.kernels.topk import EVERYTHING, F32, GRAIN, I32, rows_of, score_pair

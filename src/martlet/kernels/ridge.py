@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from martlet.core import CSR
 from martlet.kernels.item_item import parts
+from martlet.kernels.jit import njit
 from martlet.kernels.parallel import spread
 
 _GRAIN = 64  # items that are worth a thread, and its buffers

