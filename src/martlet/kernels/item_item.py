@@ -56,6 +56,10 @@ def neighbours(
         _neighbours(
             users_of, items_of, lengths, np.float32(shrink), diagonal, rows, values, start, stop
         )
+        part = slice(start, stop)
+        order = np.argsort(rows[part], axis=1)
+        rows[part] = np.take_along_axis(rows[part], order, 1)
+        values[part] = np.take_along_axis(values[part], order, 1)
 
     spread(items, n, num_threads, _GRAIN)
     kept = rows >= 0
@@ -68,12 +72,10 @@ def _neighbours(
     users_of: Any, items_of: Any, norm: Any, shrink: Any, diagonal: bool,
     rows: Any, values: Any, start: int, stop: int,
 ) -> None:  # fmt: skip
-    """Fill rows ``start:stop`` of the (n, top) neighbours; one heap and one buffer of totals."""
+    """Fill rows ``start:stop`` of the (n, top) neighbours, a heap each; one buffer of totals."""
     n, top = rows.shape
     total = np.zeros(n, np.float32)
     touched = np.empty(n, np.int32)
-    heap_row = np.empty(top, np.int32)
-    heap_score = np.empty(top, np.float32)
     for i in range(start, stop):
         met = 0
         for a in range(users_of[0][i], users_of[0][i + 1]):
@@ -92,10 +94,7 @@ def _neighbours(
             if len(norm):
                 value = value / (norm[i] * norm[j] + shrink)
             if diagonal or j != i:
-                size = offer(heap_score, heap_row, size, value, j)
-        order = np.argsort(heap_row[:size])
-        rows[i, :size] = heap_row[:size][order]
-        values[i, :size] = heap_score[:size][order]
+                size = offer(values[i], rows[i], size, value, j)
 
 
 def topk_item_item(

@@ -56,7 +56,7 @@ def ridge_reference(dense: NDArray[np.floating], features: CSR, reg: float) -> N
 def _ridge(
     users_of: Any, features: Any, num_users: int, reg: Any, values: Any, start: int, stop: int
 ) -> None:
-    """Fill rows ``start:stop``: the Gram matrix of the features by user, then a Cholesky solve."""
+    """Fill the zeros of rows ``start:stop``: the features' Gram matrix by user, then Cholesky."""
     indptr, users, weights = users_of
     own = np.zeros(num_users, np.float32)
     begin = np.zeros(num_users, np.int32)
@@ -88,7 +88,7 @@ def _ridge(
                 place[spot], weight[spot] = p, weights[at]
                 count[user] -= 1
         gram = np.zeros((m, m), np.float32)
-        target = np.zeros(m, np.float32)
+        target = values[features[0][item] : features[0][item + 1]]
         for at in range(indptr[item], indptr[item + 1]):
             own[users[at]] = weights[at]
         for one in range(num_met):
@@ -105,7 +105,6 @@ def _ridge(
         for p in range(m):
             gram[p, p] += reg
         solve(gram, target)
-        values[features[0][item] : features[0][item + 1]] = target
 
 
 @njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz"}, error_model="numpy")
