@@ -73,7 +73,7 @@ def _neighbours(
     rows: Any, values: Any, start: int, stop: int,
 ) -> None:  # fmt: skip
     """Fill rows ``start:stop`` of the (n, top) neighbours, a heap each; one buffer of totals."""
-    n, top = rows.shape
+    n = len(rows)
     total = np.zeros(n, np.float32)
     touched = np.empty(n, np.int32)
     for i in range(start, stop):

@@ -27,7 +27,7 @@ def room(k: int) -> int:
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def put_aside(
-    scores: NDArray[np.float32], first_row: int, k: int, keys: Any, count: int, worst: Any
+    scores: NDArray[np.float32], first_row: int, k: int, keys: Any, count: Any, worst: Any
 ) -> Any:
     """Add what may be among the best of (n,) contiguous scores of rows ``first_row ...``.
 
@@ -75,7 +75,7 @@ def put_aside(
 
 
 @njit(cache=True, nogil=True)
-def write_best(keys: Any, count: int, rows: Any, scores: Any) -> None:
+def write_best(keys: Any, count: Any, rows: Any, scores: Any) -> None:
     """Write the best of ``count`` keys, best first, into (k,) rows and scores; changes the keys."""
     k = len(rows)
     if count > k:
