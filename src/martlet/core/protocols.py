@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
-import numpy as np
-from numpy.typing import NDArray
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
-from martlet.core.dataset import Dataset
-from martlet.core.queries import Queries
-from martlet.core.ranking import Ranking
+    from martlet.core.dataset import Dataset
+    from martlet.core.queries import Queries
+    from martlet.core.ranking import Ranking
 
 S = TypeVar("S")
 T = TypeVar("T")
