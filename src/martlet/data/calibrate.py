@@ -6,6 +6,7 @@ from dataclasses import replace
 from statistics import NormalDist
 
 import numpy as np
+from numpy.typing import NDArray
 
 from martlet.core import DataError, Interactions, Progress, rng
 from martlet.data.calibration import EVEN, F64, Calibration, falling
@@ -52,7 +53,7 @@ def calibrate(
         if progress is not None:
             progress("calibrate", trials, WIDE + 3 * NARROW + 16)
         apart = target.distance(Likeness.of(synthesize(guess, **sizes, seed=seed)))
-        return apart["cosine"] / 0.03 + apart["log_lift"] / 0.3
+        return apart["cosine"] / 0.03 + apart["log_lift"] / 0.2 + apart["spectrum"] / 0.5
 
     best = _with_drift(read_off(log, source), target, sizes, seed)
     best = min(_guesses(best, 1.0, WIDE, seed), key=loss)
@@ -101,7 +102,7 @@ def _clock_curves(log: Interactions, share: F64) -> list[F64]:
     ]
 
 
-def _explained(rows: np.ndarray, weight: np.ndarray) -> float:
+def _explained(rows: NDArray[np.int32], weight: NDArray[np.float32]) -> float:
     """Return the share of the variance of ranks that the group explains, chance taken off."""
     values, at = np.unique(weight, return_inverse=True)
     if len(values) == 1:
@@ -117,19 +118,25 @@ def _explained(rows: np.ndarray, weight: np.ndarray) -> float:
 
 def _guesses(around: Calibration, reach: float, count: int, seed: int) -> list[Calibration]:
     """Return ``count`` guesses within ``reach`` (1: the whole range) of the latent numbers."""
-    u = rng(seed, "calibrate").random((count, 3))
+    u = rng(seed, "calibrate").random((count, 4))
     at = np.array(
-        [around.mainstream / 0.95, np.log(around.width) / np.log(0.002), around.num_interests / 12]
+        [
+            around.mainstream / 0.9,
+            np.log(around.width) / np.log(0.002),
+            np.log(around.num_interests) / np.log(16),
+            around.circle_ratio,
+        ]
     )
     at = np.clip(u if reach == 1 else at + reach * (u - 0.5), 0, 1)
     return [
         replace(
             around,
-            mainstream=round(0.95 * a, 4),
+            mainstream=round(0.9 * a, 4),
             width=round(0.002**b, 5),
-            num_interests=max(1, round(12 * c)),
+            num_interests=round(16**c),
+            circle_ratio=round(d, 4),
         )
-        for a, b, c in at.tolist()
+        for a, b, c, d in at.tolist()
     ]
 
 

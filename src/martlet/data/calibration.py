@@ -37,6 +37,7 @@ class Calibration:
         mainstream: share of events that follow popularity alone; fitted.
         width: smallest distance of an event from the user's interest; fitted.
         num_interests: interests of a user; fitted.
+        circle_ratio: interests on each circle of items over those on the circle before; fitted.
         drift: standard deviation of how far an item's log-popularity moves; fitted.
     """
 
@@ -55,6 +56,7 @@ class Calibration:
     mainstream: float = 0.5
     width: float = 0.05
     num_interests: int = 4
+    circle_ratio: float = 0.5
     drift: float = 0.0
 
     @staticmethod

@@ -8,10 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from martlet.core import Interactions
+from martlet.metrics.quality import gini
 
 F64 = NDArray[np.float64]
 TOP_ITEMS = 400  # pairs among these are counted; rarer items meet too seldom to tell
 SHARES = np.array([0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.999])
+RANKS = np.array([1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64])
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,6 +26,8 @@ class Likeness:
         length: quantiles of the history length at ``SHARES``.
         cosine: quantiles at ``SHARES`` of the cosine between pairs of the top items.
         log_lift: quantiles at ``SHARES`` of log2 of (pairs met / pairs expected) of the top items.
+        spectrum: log2 of the share of the variance of the top items' columns that the principal
+            directions of ``RANKS`` explain.
         drift: correlation of log(1 + events) of an item between the first and last third of all
             events, over items with 10 events or more; 1 without times.
         repeat_share: share of events that repeat an earlier pair.
@@ -34,6 +38,7 @@ class Likeness:
     length: F64
     cosine: F64
     log_lift: F64
+    spectrum: F64
     drift: float
     repeat_share: float
 
@@ -42,13 +47,14 @@ class Likeness:
         """Measure a log. O(events log events + users TOP_ITEMS^2)."""
         counts = np.sort(log.item_count[log.item_count > 0])[::-1]
         lengths = np.bincount(log.user_row, minlength=log.num_users)
-        cosine, lift = _pairs(log)
+        cosine, lift, spectrum = _pairs(log)
         return Likeness(
             gini(counts),
             counts,
             np.quantile(lengths[lengths > 0], SHARES),
             np.quantile(cosine, SHARES),
             np.quantile(lift, SHARES),
+            spectrum,
             _drift(log),
             1 - log.matrix.nnz / max(1, len(log)),
         )
@@ -58,7 +64,7 @@ class Likeness:
 
         ``gini``, ``drift``, ``repeat_share``: absolute difference. ``popularity_ks``: largest gap
         between the distributions of events an item. ``length``: mean absolute difference of the
-        log2 of the quantiles. ``cosine``, ``log_lift``: mean absolute difference of the quantiles.
+        log2 of the quantiles. ``cosine``, ``log_lift``, ``spectrum``: mean absolute difference.
         """
         return {
             "gini": abs(self.gini - other.gini),
@@ -66,26 +72,14 @@ class Likeness:
             "length": float(np.abs(np.log2(self.length / other.length)).mean()),
             "cosine": float(np.abs(self.cosine - other.cosine).mean()),
             "log_lift": float(np.abs(self.log_lift - other.log_lift).mean()),
+            "spectrum": float(np.abs(self.spectrum - other.spectrum).mean()),
             "drift": abs(self.drift - other.drift),
             "repeat_share": abs(self.repeat_share - other.repeat_share),
         }
 
 
-def gini(counts: NDArray[np.integer]) -> float:
-    """Return the Gini coefficient of counts: 0 where all are equal, near 1 where one has all.
-
-    >>> gini(np.array([2, 2, 2]))
-    0.0
-    """
-    rising = np.sort(counts).astype(np.float64)
-    n, total = len(rising), rising.sum()
-    if total == 0:
-        return 0.0
-    return float(2 * (np.arange(1, n + 1) * rising).sum() / (n * total) - (n + 1) / n)
-
-
-def _pairs(log: Interactions) -> tuple[F64, F64]:
-    """Return the cosine and log2 lift of every pair of the top items."""
+def _pairs(log: Interactions) -> tuple[F64, F64, F64]:
+    """Return the cosine and log2 lift of every pair of the top items, and their spectrum."""
     top = np.argsort(-log.item_count, kind="stable")[:TOP_ITEMS]
     column = np.full(log.num_items, -1, np.int64)
     column[top] = np.arange(len(top))
@@ -104,7 +98,12 @@ def _pairs(log: Interactions) -> tuple[F64, F64]:
     # Half a meeting is added to both, so that pairs never met stay finite.
     lift = np.log2((together[at_pair] + 0.5) / (expected + 0.5))
     cosine = together[at_pair] / np.sqrt(np.maximum(1, np.outer(met, met)[at_pair]))
-    return (cosine, lift) if len(cosine) else (np.zeros(1), np.zeros(1))
+    centred = together - np.outer(met, met) / log.num_users
+    scale = np.sqrt(np.maximum(np.diagonal(centred), 1e-9))
+    variance = np.linalg.eigvalsh(centred / np.outer(scale, scale))[::-1]
+    share = np.maximum(variance / max(variance.sum(), 1e-9), 1e-9)
+    spectrum = np.log2(share[np.minimum(RANKS, len(top)) - 1])
+    return (cosine, lift, spectrum) if len(cosine) else (np.zeros(1), np.zeros(1), spectrum)
 
 
 def _drift(log: Interactions) -> float:

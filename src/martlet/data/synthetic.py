@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from martlet.core import Interactions, Progress, SpecError, new_file, rng
 from martlet.data.calibration import EVEN, F64, Calibration, spread
 
-FACETS = 3  # circles of items; see docs/decisions/synthetic.md
+CIRCLES = 4  # orders of the items; see docs/decisions/synthetic.md
 CHUNK_EVENTS = 2_000_000
 PILOTS, PILOT_EVENTS = 5, 200_000
 # Where a standard normal number passes from one quantile of ``EVEN`` to the next.
@@ -136,7 +136,7 @@ class Plan:
         """Items on circles, each with an arc as long as its weight."""
         from martlet.kernels.draw import arcs
 
-        return arcs(self.weight, FACETS, rng(self.seed, "synthetic", "map"))
+        return arcs(self.weight, CIRCLES, rng(self.seed, "synthetic", "map"))
 
     @cached_property
     def slope(self) -> F64:
@@ -182,7 +182,8 @@ class Plan:
         begin, span = (column[users] for column in self.stay)
         return draw_histories(  # type: ignore[no-any-return]
             stream, int(users[0]), self.lengths[users], begin, span,
-            np.array(of.position), np.array(of.elapsed), *self.item_map, self.slope,
+            np.array(of.position), np.array(of.elapsed), _rising(of.circle_ratio),
+            *self.item_map, self.slope,
             of.num_interests, of.mainstream, of.width, of.repeat_share,
         )  # fmt: skip
 
@@ -219,6 +220,11 @@ class Plan:
             correction = np.clip(wanted / np.maximum(found, 1e-12), 0.25, 4.0)
             plan = replace(plan, weight=plan.weight * correction[band])
         return plan
+
+
+def _rising(ratio: float) -> F64:
+    share = np.cumsum(ratio ** np.arange(CIRCLES))
+    return np.asarray(share / share[-1], np.float64)
 
 
 def _lengths(shape: F64, total: int, longest: int) -> NDArray[np.int64]:

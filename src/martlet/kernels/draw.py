@@ -30,12 +30,12 @@ def _at(curve, share):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
 def draw_histories(  # type: ignore[no-untyped-def]
-    seed, first_user, lengths, start, span, position, tau, order, mass, guide, slope,
+    seed, first_user, lengths, start, span, position, tau, circle_share, order, mass, guide, slope,
     num_interests, mainstream, width, repeat_share,
 ):  # fmt: skip
     """Return the items and times of consecutive users, each user's events in time order.
 
-    The items lie on ``facets`` circles, each in an order of its own, each taking an arc as long as
+    The items lie on several circles, on each in an order of its own, each taking an arc as long as
     its popularity. An interest is a point on one circle; an event falls near one of the user's
     interests, at a distance spread evenly over the logarithm from ``width`` to the whole circle.
     As interests are uniform on the circle, the popularity of the items is left as it was given.
@@ -50,9 +50,10 @@ def draw_histories(  # type: ignore[no-untyped-def]
         span: (n,) float64 how long each user stays.
         position: (p,) float64 rising curve from 0 to 1: where in the span events lie.
         tau: (q,) float64 rising curve from 0 to 1: share of all events before a time.
-        order: (facets, num_items) int32 items along each circle.
-        mass: (facets, num_items) float64 end of each item's arc, the last 1.
-        guide: (facets, g) int32 first place whose arc ends after j / g.
+        circle_share: (circles,) float64 rising to 1: share of interests on a circle or one before.
+        order: (circles, num_items) int32 items along each circle.
+        mass: (circles, num_items) float64 end of each item's arc, the last 1.
+        guide: (circles, g) int32 first place whose arc ends after j / g.
         slope: (num_items,) float64 how an item's log-popularity rises over all events; 0 is steady.
         num_interests: interests of each user.
         mainstream: share of events that follow popularity alone.
@@ -62,13 +63,13 @@ def draw_histories(  # type: ignore[no-untyped-def]
     Returns:
         ``(sum(lengths),)`` int32 items, and float64 times in [0, 1]. O(events) on average.
     """
-    facets, num_items = order.shape
+    num_items = order.shape[1]
     total = lengths.sum()
     items = np.empty(total, np.int32)
     times = np.empty(total, np.float64)
     met_by = np.full(num_items, -1, np.int64)
     state = np.zeros(1, np.uint64)
-    facet_of = np.empty(num_interests, np.int64)
+    circle_of = np.empty(num_interests, np.int64)
     centre = np.empty(num_interests, np.float64)
     share = np.empty(num_interests, np.float64)
     grid = guide.shape[1]
@@ -91,7 +92,10 @@ def draw_histories(  # type: ignore[no-untyped-def]
 
         drawn = 0.0
         for j in range(num_interests):
-            facet_of[j] = int(_next(state) * facets)
+            pick, circle = _next(state), 0
+            while pick >= circle_share[circle]:
+                circle += 1
+            circle_of[j] = circle
             centre[j] = _next(state)
             drawn -= np.log(1.0 - _next(state))
             share[j] = drawn
@@ -102,22 +106,22 @@ def draw_histories(  # type: ignore[no-untyped-def]
                 continue
             age = _at(tau, times[event]) - 0.5
             item = np.int32(-1)
-            facet = place = 0
+            circle = place = 0
             for _ in range(MAX_TRIES):
                 if _next(state) < mainstream:
-                    facet, y = 0, _next(state)
+                    circle, y = 0, _next(state)
                 else:
                     pick, j = _next(state) * drawn, 0
                     while j < num_interests - 1 and pick >= share[j]:
                         j += 1
                     reach = np.exp(log_width * _next(state))
-                    facet = facet_of[j]
+                    circle = circle_of[j]
                     y = centre[j] + reach * (_next(state) - 0.5)
                     y -= np.floor(y)
-                place = guide[facet, min(int(y * grid), grid - 1)]
-                while place < num_items - 1 and mass[facet, place] <= y:
+                place = guide[circle, min(int(y * grid), grid - 1)]
+                while place < num_items - 1 and mass[circle, place] <= y:
                     place += 1
-                item = order[facet, place]
+                item = order[circle, place]
                 if met_by[item] != user:
                     rate = slope[item]
                     if rate == 0.0 or _next(state) < np.exp(rate * age - 0.5 * abs(rate)):
@@ -125,7 +129,7 @@ def draw_histories(  # type: ignore[no-untyped-def]
                 item = np.int32(-1)
             if item < 0:
                 for step in range(num_items):
-                    item = order[facet, (place + step) % num_items]
+                    item = order[circle, (place + step) % num_items]
                     if met_by[item] != user:
                         break
             met_by[item] = user
@@ -135,11 +139,11 @@ def draw_histories(  # type: ignore[no-untyped-def]
 
 
 def arcs(
-    popularity: NDArray[np.floating], facets: int, generator: np.random.Generator
+    popularity: NDArray[np.floating], circles: int, generator: np.random.Generator
 ) -> tuple[NDArray[np.int32], NDArray[np.float64], NDArray[np.int32]]:
-    """Return the ``order``, ``mass`` and ``guide`` of items on random circles. O(facets items)."""
+    """Return the ``order``, ``mass`` and ``guide`` of items on random circles. O(circles items)."""
     n = len(popularity)
-    order = np.stack([generator.permutation(n).astype(np.int32) for _ in range(facets)])
+    order = np.stack([generator.permutation(n).astype(np.int32) for _ in range(circles)])
     mass = np.cumsum(popularity[order].astype(np.float64), axis=1)
     mass /= mass[:, -1:]
     mass[:, -1] = 1.0
