@@ -29,11 +29,15 @@ def awkward():
 
 
 class Server:
-    """``martlet serve`` on a free port; lines of its output are read as they come."""
+    """``martlet serve`` on a free port; lines of its output are read as they come.
 
-    def __init__(self, folder, workers=1, port=0):
+    ``before`` is a line of Python that the server's process runs first.
+    """
+
+    def __init__(self, folder, workers=1, port=0, before="pass"):
+        program = f"{before}; {SERVE}"
         self.process = subprocess.Popen(
-            [sys.executable, "-W", "error", "-c", SERVE, str(folder), str(port), str(workers)],
+            [sys.executable, "-W", "error", "-c", program, str(folder), str(port), str(workers)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

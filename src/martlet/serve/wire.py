@@ -8,6 +8,7 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 MAX_HEAD_BYTES = 1 << 16
+"""Of the target, and the names and values of the fields."""
 HEAD_S = 10.0
 """How long a client may take to send a head, or the first byte on a new connection."""
 
@@ -23,6 +24,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._in_head = True
+        self._began = False  # in the bytes that are being read
         self._head_bytes = 0
         self._head_timer: asyncio.TimerHandle | None = None
 
@@ -37,27 +39,47 @@ class BoundedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Read on; a head that is whole by then costs neither a count nor a timer."""
+        """Read on; a head that is whole by then costs neither a count of bytes nor a timer."""
+        self._began = False
         super().data_received(data)
-        if not self._in_head or self.transport.is_closing():
+        if self.transport.is_closing():
             return
-        self._head_bytes += len(data)
-        if self._head_bytes > MAX_HEAD_BYTES:
-            self.transport.write(_TOO_LARGE)
-            self.transport.close()
-        elif self._head_timer is None:
+        if self._in_head:
+            # How much of the bytes in which it began is the head's own is not known here.
+            self._head_bytes = 0 if self._began else self._head_bytes + len(data)
+            if self._head_bytes > MAX_HEAD_BYTES:
+                self._refuse()
+                return
+        elif not self.cycle.response_complete:
+            return
+        # Bytes after an answer ended the wait for the next head, begun or not: wait for it here.
+        if self._head_timer is None:
             self._wait()
 
     def on_message_begin(self) -> None:
         """Note the begin of a head."""
-        self._in_head, self._head_bytes = True, 0
+        self._in_head = self._began = True
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
-        """Note the end of a head."""
+        """Note the end of a head, and pass it on unless it is too large."""
         self._in_head = False
         self._stop_waiting()
+        # Counted here too, for a large head may come in one piece.
+        size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
+        if size > MAX_HEAD_BYTES:
+            self._refuse()
+            raise ValueError("the head is too large")  # ends the parser's work on these bytes
         super().on_headers_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """Turn away what is not HTTP, unless it was turned away as too large."""
+        if not self.transport.is_closing():
+            super().send_400_response(msg)
+
+    def _refuse(self) -> None:
+        self.transport.write(_TOO_LARGE)
+        self.transport.close()
 
     def _wait(self) -> None:
         self._head_timer = self.loop.call_later(HEAD_S, self.transport.close)
