@@ -257,8 +257,9 @@ def test_a_column_of_the_context_reaches_the_ranker(queries):
     ranker = feature_ranker()
     late = replace(queries, context={"hour": np.full(USERS, 23.0)})
     assert not same(ranker.topk(queries, 5), ranker.topk(late, 5))
-    with pytest.raises(QueryError, match=r"context 'hour' is \['noon'.*expected numbers"):
-        ranker.topk(replace(queries, context={"hour": np.array(["noon"] * USERS)}), 5)
+    for hour in ("noon", "nan", 1e39, -np.inf):
+        with pytest.raises(QueryError, match=r"context 'hour' is \[.*expected numbers of float32"):
+            ranker.topk(replace(queries, context={"hour": np.array([hour] * USERS)}), 5)
 
 
 def test_a_new_user_is_projected_as_a_known_one(bundle):

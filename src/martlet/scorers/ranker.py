@@ -72,7 +72,7 @@ class Ranker:
 
         Raises:
             BundleError: the network cannot be run.
-            QueryError: a column of the context holds no numbers.
+            QueryError: a column of the context holds something else than finite numbers.
         """
         user = self._features(queries)
         scores = np.full(candidates.shape, -np.inf, np.float32)
@@ -94,12 +94,15 @@ class Ranker:
     def _column(self, queries: Queries, name: str) -> NDArray[np.float32]:
         if name not in queries.context:
             return np.zeros(len(queries), np.float32)
+        given = queries.context[name]
         try:
-            return np.asarray(queries.context[name], np.float32)
-        except ValueError as error:
-            raise QueryError(
-                f"context {name!r} is {queries.context[name].tolist()!r}: expected numbers"
-            ) from error
+            with np.errstate(over="ignore"):
+                column = np.asarray(given, np.float32)
+        except ValueError:
+            column = np.full(len(queries), np.nan, np.float32)
+        if not np.isfinite(column).all():
+            raise QueryError(f"context {name!r} is {given.tolist()!r}: expected numbers of float32")
+        return column
 
     def topk(self, queries: Queries, k: int) -> Ranking:
         """Return the k best items that each query may be shown; scores the whole catalogue.
