@@ -1,12 +1,15 @@
 """Every route and every refusal, over HTTP from a server in a process of its own."""
 
 import json
+import math
 import re
 from pathlib import Path
 from urllib.parse import quote
 
 import pytest
+from msgspec.structs import fields
 
+from martlet.serve.engine import Ask
 from support.servers import ITEMS, USERS
 
 HTTP_MD = Path(__file__).parents[2] / "docs" / "http.md"
@@ -133,12 +136,18 @@ def test_refusals_say_why(server, path, status, reason):
     assert headers["content-type"] == "application/json"
 
 
+DEEP = b"[" * 2000 + b"]" * 2000
 BAD_BODIES = [
     (b"", "the body is not a question"),
     (b"{", "the body is not a question"),
-    (b"\xff\xfe", "the body is not a question"),
-    (b'{"user_id": "\xff"}', "the body is not a question"),
+    (b"null", "Expected `object`, got `null`"),
+    (b"\xff\xfe", "invalid character (byte 0)"),
+    (b"\xef\xbb\xbf{}", "invalid character (byte 0)"),
+    (b'{"user_id": "\xff"}', "'utf-8' codec can't decode byte 0xff"),
+    (b'{"history": ["\xc3\x28"]}', "'utf-8' codec can't decode byte 0xc3"),
+    (b'{"user_id": "u0", "\xff": 1}', "'utf-8' codec can't decode byte 0xff"),
     (b'{"user_id": "\\ud800"}', "the body is not a question"),
+    (b'{"user_id": "u0",}', "trailing comma in object"),
     (b'{"user_id": "u0"} {}', "trailing characters"),
     (b"[]", "Expected `object`, got `array`"),
     (b"[" * 100_000, "the body is not a question"),
@@ -148,15 +157,42 @@ BAD_BODIES = [
     ({"user_id": ["u0"]}, "`$.user_id`"),
     ({"user_id": True}, "`$.user_id`"),
     ({"user_id": 1.5}, "`$.user_id`"),
+    ({"user_id": None}, "expected either user_id or history"),
+    (b'{"user_id": NaN}', "JSON is malformed: invalid character"),
+    (b'{"user_id": ' + b"9" * 5000 + b"}", "Integer value out of range - at `$.user_id`"),
     ({"user_id": "u0", "n": "10"}, "Expected `int`, got `str` - at `$.n`"),
     ({"user_id": "u0", "n": 0}, "Expected `int` >= 1 - at `$.n`"),
     ({"user_id": "u0", "n": 1001}, "Expected `int` <= 1000 - at `$.n`"),
+    ({"user_id": "u0", "n": 10**30}, "Expected `int` <= 1000 - at `$.n`"),
+    ({"user_id": "u0", "n": -(10**30)}, "Expected `int` >= 1 - at `$.n`"),
+    ({"user_id": "u0", "n": 10.5}, "Expected `int`, got `float` - at `$.n`"),
+    ({"user_id": "u0", "n": None}, "Expected `int`, got `null` - at `$.n`"),
+    ({"user_id": "u0", "n": math.nan}, "JSON is malformed: invalid character"),
+    ({"user_id": "u0", "n": math.inf}, "JSON is malformed: invalid character"),
+    (b'{"user_id": "u0", "n": 1e400}', "Number out of range - at `$.n`"),
     ({"history": "i1"}, "`$.history`"),
     ({"history": [None]}, "`$.history[0]`"),
+    ({"history": [1.5]}, "Expected `int | str`, got `float` - at `$.history[0]`"),
     ({"history": ["i1"] * 10_001}, "`array` of length <= 10000 - at `$.history`"),
+    (b'{"history": ' + DEEP + b"}", "Expected `int | str`, got `array` - at `$.history[0]`"),
     ({"user_id": "u0", "exclude": {"i1": 1}}, "`$.exclude`"),
+    ({"user_id": "u0", "exclude": ["i1", True]}, "`$.exclude[1]`"),
+    ({"user_id": "u0", "exclude": ["i1"] * 10_001}, "of length <= 10000 - at `$.exclude`"),
+    ({"user_id": "u0", "candidates": "i1"}, "Expected `array | null`, got `str`"),
+    ({"user_id": "u0", "candidates": [{}]}, "`$.candidates[0]`"),
+    ({"user_id": "u0", "candidates": ["i1"] * 10_001}, "of length <= 10000 - at `$.candidates`"),
+    ({"user_id": "u0", "seen": True}, "Expected `str`, got `bool` - at `$.seen`"),
     ({"user_id": "u0", "seen": "maybe"}, "Invalid enum value 'maybe' - at `$.seen`"),
+    (
+        {"user_id": "u0", "context": [["hour", 1]]},
+        "Expected `object`, got `array` - at `$.context`",
+    ),
     ({"user_id": "u0", "context": {"hour": [1]}}, "`$.context[...]`"),
+    ({"user_id": "u0", "context": {"hour": None}}, "`$.context[...]`"),
+    ({"user_id": "u0", "context": {"hour": math.nan}}, "JSON is malformed: invalid character"),
+    (b'{"user_id": "u0", "context": {"hour": ' + DEEP + b"}}", "`$.context[...]`"),
+    (b'{"user_id": "u0", "more": ' + DEEP + b"}", "unknown field `more`"),
+    ({"user_id": "u0", "k" * 5000: 1}, "unknown field `kkk"),
 ]
 
 
@@ -164,6 +200,18 @@ BAD_BODIES = [
 def test_bad_bodies_are_refused_with_a_reason(server, body, reason):
     status, answer = server.post(body)
     assert (status, reason in answer["error"]) == (400, True), answer
+    assert len(answer["error"]) < 400
+
+
+def test_every_field_is_wrong_in_turn():
+    blamed = {name for _, reason in BAD_BODIES for name in re.findall(r"`\$\.(\w+)", reason)}
+    assert blamed >= {field.name for field in fields(Ask)}
+
+
+@pytest.mark.parametrize("user", [-(2**63) - 1, 2**64, 10**18])
+def test_a_whole_number_of_any_size_is_an_id(server, user):
+    status, answer = server.post({"user_id": user, "n": 1})
+    assert (status, answer["user_id"], answer["fallback"]) == (200, str(user), True)
 
 
 def test_a_parameter_of_a_post_is_refused(server):
