@@ -256,6 +256,8 @@ class FaissIVF:
     def load(folder: Path, config: Mapping[str, Any], items: Table) -> FaissIVF:
         """Return the index that ``save`` wrote; its lists are memory-mapped.
 
+        The file's size must have been checked: faiss may read beyond the end of one cut short.
+
         Raises:
             BundleError: the file is no faiss index over the item table.
         """
