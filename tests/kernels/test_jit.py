@@ -3,7 +3,9 @@
 import subprocess
 import sys
 
+import numba
 import numpy as np
+import pytest
 
 from martlet.kernels import jit
 
@@ -18,7 +20,7 @@ OTHER_NUMBA = """
 import numba.np.linalg
 del numba.np.linalg.ensure_blas
 from martlet.kernels import jit
-print(jit.njit is numba.njit)
+print(callable(jit.njit()))
 """
 
 
@@ -42,4 +44,12 @@ def test_linear_algebra_in_kernels_works_all_the_same():
 
     assert linalg.ensure_blas.__name__ == "ensure_blas"
     a = np.arange(6.0).reshape(2, 3)
-    assert (jit.njit(lambda a, b: a @ b)(a, a.T) == a @ a.T).all()
+    assert (jit.njit()(lambda a, b: a @ b)(a, a.T) == a @ a.T).all()
+
+
+def test_a_function_whose_code_can_be_cached_nowhere_is_compiled_all_the_same():
+    names = {}
+    exec("def double(a): return 2 * a", names)
+    with pytest.raises(RuntimeError, match="no locator available"):
+        numba.njit(cache=True)(names["double"])
+    assert jit.njit(cache=True, nogil=True)(names["double"])(4) == 8

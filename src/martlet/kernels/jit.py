@@ -1,21 +1,41 @@
-"""Numba's ``njit``, imported without SciPy's linear algebra: a quarter of a first answer's time.
+"""Numba's ``njit``, without the import of SciPy's linear algebra, and with a cache where it can be.
 
-At its first dispatch Numba imports ``scipy.linalg`` only to note whether it is there. Here that one
-look is left out while the module that takes it is imported; a kernel that does use linear algebra
-imports it when it is compiled or run, as ever. See ``docs/decisions/imports.md``.
+See ``docs/decisions/imports.md``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib import import_module
-from typing import Any
+from typing import Any, TypeVar
 
-from numba import njit
+import numba
 
-__all__ = ["njit"]
+F = TypeVar("F", bound=Callable[..., Any])
 
 
-def _skip_the_look() -> None:
+def njit(**options: Any) -> Callable[[F], F]:
+    """Return Numba's decorator of the same options.
+
+    Where neither the package's folder nor the user's own can be written to, as in the image of a
+    server, ``cache=True`` would be an error; there each process compiles for itself.
+    """
+
+    def compiled(function: F) -> F:
+        try:
+            return numba.njit(**options)(function)  # type: ignore[no-any-return]
+        except RuntimeError:
+            return numba.njit(**options | {"cache": False})(function)  # type: ignore[no-any-return]
+
+    return compiled
+
+
+def _skip_a_look() -> None:
+    """Import a module of Numba without its look whether there is a BLAS in SciPy.
+
+    The look imports ``scipy.linalg``, a quarter of the time to a first answer. A kernel that does
+    use linear algebra imports it when it is compiled or run, as ever.
+    """
     linalg: Any = import_module("numba.np.linalg")
     look = getattr(linalg, "ensure_blas", None)
     if look is None:  # another version of Numba, which looks elsewhere: slower, nothing worse
@@ -27,4 +47,4 @@ def _skip_the_look() -> None:
         linalg.ensure_blas = look
 
 
-_skip_the_look()
+_skip_a_look()
