@@ -20,6 +20,3 @@ def main() -> None:
 
             print_json({"error": str(error)})
         sys.exit(1)
-    except KeyboardInterrupt:
-        print("martlet: stopped; nothing was left half-written", file=sys.stderr)
-        sys.exit(130)

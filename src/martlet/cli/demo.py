@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from martlet.cli.output import print_json, print_table, progress
-from martlet.core import Dataset, OutputError
+from martlet.cli.exploring import explore_and_report
+
+if TYPE_CHECKING:
+    from martlet.core import Dataset
 
 SYNTHETIC = (
     "This log is SYNTHETIC: MovieLens 100K was neither cached nor to be fetched, so a generator "
     "made one of its shape. The figures say how Martlet behaves, not how well it recommends."
 )
+_USERS, _ITEMS, _EVENTS = 943, 1682, 100_000  # MovieLens 100K
 
 
 def run(out: Path, *, seed: int, as_json: bool) -> None:
@@ -19,7 +22,7 @@ def run(out: Path, *, seed: int, as_json: bool) -> None:
     dataset, notes = load()
     if notes and not as_json:
         print(notes[0])
-    title = "A synthetic log" if notes else "MovieLens 100K, split by time"
+    title = "A synthetic log, split by time" if notes else "MovieLens 100K, split by time"
     explore_and_report(dataset, out, title=title, notes=notes, seed=seed, as_json=as_json, show=3)
 
 
@@ -30,8 +33,8 @@ def load() -> tuple[Dataset, list[str]]:
 
     try:
         folder = get("ml-100k")
-    except SourceUnavailable:
-        return _synthetic(), [SYNTHETIC]
+    except SourceUnavailable as reason:
+        return _synthetic(), [f"{SYNTHETIC} ({reason})"]
     log, items, users = (str(folder / f"ml-100k.{ending}") for ending in ("inter", "item", "user"))
     return prepare(log, items=items, users=users), []
 
@@ -43,7 +46,7 @@ def _synthetic() -> Dataset:
     from martlet.data import prepare
     from martlet.data.synthetic import synthesize
 
-    events = synthesize(num_users=943, num_items=1682, num_events=100_000)
+    events = synthesize(num_users=_USERS, num_items=_ITEMS, num_events=_EVENTS)
     frame = pl.DataFrame(
         {
             "user_id": events.user_row,
@@ -52,108 +55,5 @@ def _synthetic() -> Dataset:
             "timestamp": events.time_s,
         }
     )
-    titles = pl.DataFrame(
-        {"item_id": range(1682), "title": [f"Synthetic item {row}" for row in range(1682)]}
-    )
-    return prepare(frame, items=titles)
-
-
-def explore_and_report(
-    dataset: Dataset,
-    out: Path,
-    *,
-    title: str,
-    budget: str = "",
-    models: Sequence[str] | None = None,
-    notes: Sequence[str] = (),
-    k: int = 10,
-    seed: int = 0,
-    as_json: bool = False,
-    show: int = 0,
-) -> None:
-    """Explore, write receipts, report and bundle into ``out``, and tell the outcome."""
-    from martlet.frontier.budget import Budget
-    from martlet.frontier.explore import MODELS, explore
-    from martlet.frontier.report import Story, write_report
-
-    limits = Budget.parse(budget)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"could not make the folder {out}: {error.strerror}") from error
-    with progress(quiet=as_json) as note:
-        found = explore(
-            dataset,
-            models or MODELS,
-            budget=limits,
-            k=k,
-            seed=seed,
-            ledger_path=out / "receipts.jsonl",
-            progress=lambda step, done, total: note("explore", done, total),
-        )
-        found.bundle.save(out / "bundle")
-    commands = [
-        f"martlet serve {out}/bundle --port 8000",
-        f"martlet recommend {out}/bundle --user {dataset.users.ids[0]}",
-        f"martlet prepare YOUR_LOG.csv --out data && martlet frontier data --out {out}",
-    ]
-    counts = ", ".join(f"{n} {v:,}" for n, v in dataset.about.get("counts", {}).items())
-    page = write_report(
-        out,
-        found.receipts,
-        Story(
-            title=title,
-            choice=found.choice,
-            budget=limits,
-            quality=f"ndcg@{k}",
-            final=found.final,
-            intervals={name: (i.low, i.high) for name, i in found.intervals.items()},
-            events=dataset.train,
-            description=counts,
-            notes=notes,
-            commands=commands,
-        ),
-    )
-    if as_json:
-        print_json(
-            {
-                "synthetic": bool(notes),
-                "chosen": found.choice.receipt.name,
-                "why": found.choice.why,
-                "fits": found.choice.fits,
-                "final": found.final.to_json(),
-                "skipped": list(found.skipped),
-                "report": str(page),
-                "bundle": str(out / "bundle"),
-            }
-        )
-        return
-    rows = [
-        [r.name, r.quality[f"ndcg@{k}"], r.cost["train_s"], r.cost["p99_ms"], r.cost["scoring_mb"]]
-        for r in sorted(found.receipts, key=lambda r: -(r.quality[f"ndcg@{k}"] or 0))
-    ]
-    header = ["bundle", f"ndcg@{k}", "train s", "p99 ms", "scans MB"]
-    print_table(f"{title}: validation part", header, rows)
-    print(f"Chosen: {found.choice.why}.")
-    final = ", ".join(f"{name} {value:.4f}" for name, value in found.final.quality.items())
-    print(f"On the test part, once: {final} ({found.final.num_users:,} users).")
-    _answer(found, show)
-    print(f"\nReport: {page}\nGo on:")
-    for command in commands:
-        print(f"  {command}")
-
-
-def _answer(found: object, show: int) -> None:
-    """Print the titles a few users would be shown, and why the first of them."""
-    from martlet.frontier.explore import Exploration
-
-    assert isinstance(found, Exploration)
-    bundle = found.bundle
-    for place in range(min(show, len(bundle.users))):
-        user = bundle.users.ids[place]
-        answer = bundle.recommend([user], 5)[0]
-        titles = [bundle.title(bundle.items.row(item)) for item in answer.item_ids]
-        print(f"\nUser {user}: {'; '.join(titles)}")
-        if place == 0 and answer.item_ids:
-            reasons = bundle.explain(user, answer.item_ids[0])[:3]
-            print(f"  {titles[0]}: {', '.join(reason.words for reason in reasons)}")
+    titles = [f"Synthetic item {row}" for row in range(_ITEMS)]
+    return prepare(frame, items=pl.DataFrame({"item_id": range(_ITEMS), "title": titles}))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import importlib.util
 import os
 import shutil
@@ -11,6 +10,8 @@ import tempfile
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from martlet.cli.options import Config, Json
+from martlet.cli.output import print_json, print_table
 from martlet.core import MartletError, num_threads
 
 NEEDED = (
@@ -42,6 +43,19 @@ class Check(NamedTuple):
     advice: str = ""
 
 
+def doctor(config: Config = None, json_: Json = False) -> None:
+    """Look at this machine and installation; say what to do."""
+    checks = examine()
+    if json_:
+        print_json([check._asdict() for check in checks])
+    else:
+        rows = [[c.state, c.name, c.found, c.advice] for c in checks]
+        print_table("Martlet on this machine", ["state", "what", "found", "advice"], rows)
+    bad = [check.name for check in checks if check.state == "bad"]
+    if bad:
+        raise MartletError(f"not as it must be: {', '.join(bad)}; the advice stands beside each")
+
+
 def examine() -> list[Check]:
     """Return every check; nothing is changed."""
     return [_python(), *_libraries(), *_threads(), _memory(), _compiler(), _cache(), *_extras()]
@@ -55,11 +69,13 @@ def _python() -> Check:
 
 
 def _libraries() -> list[Check]:
+    from importlib.metadata import PackageNotFoundError, version
+
     checks = []
     for name in NEEDED:
         try:
-            checks.append(Check(name, "ok", importlib.metadata.version(name)))
-        except importlib.metadata.PackageNotFoundError:
+            checks.append(Check(name, "ok", version(name)))
+        except PackageNotFoundError:
             checks.append(Check(name, "bad", "missing", f"python -m pip install {name}"))
     return checks
 
@@ -84,10 +100,10 @@ def _threads() -> list[Check]:
 
 
 def _pools() -> list[dict[str, Any]]:
-    import numpy  # noqa: F401  its BLAS is the pool to look at
     from threadpoolctl import threadpool_info
 
-    return threadpool_info()  # type: ignore[no-any-return]
+    importlib.import_module("numpy")  # its BLAS is the pool to look at
+    return list(threadpool_info())
 
 
 def _memory() -> Check:
@@ -123,10 +139,12 @@ def _cache() -> Check:
 
 
 def _extras() -> list[Check]:
+    from importlib.metadata import version
+
     checks = []
     for name, purpose in OPTIONAL.items():
         if importlib.util.find_spec(name) is None:
             checks.append(Check(name, "ok", f"not installed (optional: {purpose})"))
         else:
-            checks.append(Check(name, "ok", importlib.metadata.version(name)))
+            checks.append(Check(name, "ok", version(name)))
     return checks

@@ -2,51 +2,53 @@
 
 from __future__ import annotations
 
-import tomllib
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
-from martlet.core import SpecError
+from martlet.cli.config import read_config
+from martlet.core import OutputError, SpecError
 
 
-def _read_config(context: typer.Context, path: Path | None) -> Path | None:
-    """Let a TOML file stand for any option of the verb; what is typed overrides it."""
-    if path is None:
-        return None
-    try:
-        values = tomllib.loads(path.read_text())
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise SpecError(f"{path} is not readable TOML ({error})") from error
-    values = {name.replace("-", "_"): value for name, value in values.items()}
-    known = {parameter.name for parameter in context.command.params}
-    unknown = sorted(values.keys() - known)
-    if unknown:
-        raise SpecError(
-            f"{path} sets {', '.join(unknown)}, which 'martlet {context.info_name}' does not know: "
-            f"it knows {', '.join(sorted(filter(None, known - {'config', 'help'})))}"
-        )
-    context.default_map = {**(context.default_map or {}), **values}
-    return path
+def repeated(*names: str, metavar: str, help: str) -> Any:
+    """Return an option that may be given several times; none at all is an empty list."""
+    words = f"{help}; may be repeated."
+    return typer.Option(
+        *names, metavar=metavar, help=words, default_factory=list, show_default=False
+    )
 
 
+Dataset = Annotated[Path, typer.Argument(help="A folder that 'martlet prepare' wrote.")]
+Bundle = Annotated[Path, typer.Argument(help="A folder that 'martlet fit' or 'compress' wrote.")]
+Out = Annotated[Path, typer.Option("--out", help="Where the result goes.")]
+User = Annotated[str, typer.Option(help="An outside user id.")]
+Item = Annotated[str, typer.Option(help="An outside item id.")]
+Seen = Annotated[
+    Literal["hide", "keep"], typer.Option(help="Whether items of the history may be shown again.")
+]
 Config = Annotated[
     Path | None,
-    typer.Option(
-        "--config", callback=_read_config, is_eager=True, help="A TOML file of these options."
-    ),
+    typer.Option("--config", callback=read_config, is_eager=True, help="These options as TOML."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 Seed = Annotated[int, typer.Option("--seed", help="Drives everything that is random.")]
-Set = Annotated[
-    list[str], typer.Option("--set", help="A hyper-parameter, key=value; may be repeated.")
-]
 K = Annotated[int, typer.Option("--k", "-k", min=1, help="Length of the lists.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace the output if it exists.")]
+Budget = Annotated[str, typer.Option(help='Limits, such as "p99_ms<=5, bundle_mb<=20".')]
+With = Annotated[
+    list[str], repeated("--with", metavar="TRANSFORM", help="Such as quantize:int8, index:ivf")
+]
 
 
-def assignments(pairs: list[str]) -> dict[str, str]:
+def check_free(out: Path, force: bool) -> None:
+    """Raise OutputError where ``out`` exists and may not be replaced, before any work is done."""
+    if out.exists() and not force:
+        raise OutputError(f"{out} exists: choose another --out, or give --force to replace it")
+
+
+def assignments(pairs: Sequence[str], option: str = "--set") -> dict[str, str]:
     """Return ``{"dim": "64"}`` for ``["dim=64"]``.
 
     Raises:
@@ -55,17 +57,8 @@ def assignments(pairs: list[str]) -> dict[str, str]:
     found: dict[str, str] = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
+        key = key.strip()
         if not equals or not key or key in found:
-            raise SpecError(f"--set {pair!r}: expected key=value, each key once")
-        found[key.strip()] = value.strip()
+            raise SpecError(f"{option} {pair!r}: expected key=value, each key once")
+        found[key] = value.strip()
     return found
-
-
-def expanded(context: typer.Context) -> dict[str, Any]:
-    """Return every option of the verb with the value that ruled, as plain JSON."""
-    values = {"verb": context.info_name, **context.params}
-    return {
-        name: value if isinstance(value, bool | int | float | list | None) else str(value)
-        for name, value in values.items()
-        if name not in ("config", "json_", "force")
-    }

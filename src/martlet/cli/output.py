@@ -7,27 +7,29 @@ import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from martlet.core import Progress
+if TYPE_CHECKING:
+    from martlet.core import Progress
 
 
 def print_json(document: Any) -> None:
     """Write one JSON document to standard output; what JSON cannot say (NaN) becomes null."""
-    print(json.dumps(_plain(document), ensure_ascii=False, allow_nan=False))
+    print(json.dumps(_plain(document), ensure_ascii=False, allow_nan=False), flush=True)
 
 
 def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Write a table for people; numbers stand on the right."""
+    """Write a table for people below its title; numbers stand on the right."""
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left", header_style="bold")
+    table = Table(header_style="bold")
     for i, name in enumerate(header):
         numeric = bool(rows) and all(isinstance(row[i], int | float) for row in rows)
         table.add_column(name, justify="right" if numeric else "left")
     for row in rows:
         table.add_row(*map(number, row))
+    print(title)
     Console(highlight=False, width=None if sys.stdout.isatty() else 120).print(table)
 
 
@@ -44,7 +46,10 @@ def number(value: Any) -> str:
 
 @contextmanager
 def progress(*, quiet: bool = False) -> Iterator[Progress]:
-    """Yield a ``Progress`` that draws bars with the step and the time left on standard error."""
+    """Yield a ``Progress`` that draws bars with the step and the time left on standard error.
+
+    A step ``explore: fit ease`` moves the bar ``explore``, and tells what is under way.
+    """
     if quiet:
         yield lambda step, done, total: None
         return
@@ -58,15 +63,21 @@ def progress(*, quiet: bool = False) -> Iterator[Progress]:
         bars.TimeElapsedColumn(),
         bars.TimeRemainingColumn(),
     )
-    with bars.Progress(*columns, console=Console(stderr=True)) as display:
-        tasks: dict[str, bars.TaskID] = {}
+    display = bars.Progress(*columns, console=Console(stderr=True))
+    tasks: dict[str, bars.TaskID] = {}
 
-        def note(step: str, done: int, total: int) -> None:
-            if step not in tasks:
-                tasks[step] = display.add_task(step, total=total)
-            display.update(tasks[step], completed=done, total=total)
+    def note(step: str, done: int, total: int) -> None:
+        display.start()  # with the first step: a failure before it is told alone
+        bar = step.partition(": ")[0]
+        if bar not in tasks:
+            tasks[bar] = display.add_task(step, total=total)
+        display.update(tasks[bar], description=step, completed=done, total=total)
 
+    try:
         yield note
+    finally:
+        if tasks:
+            display.stop()
 
 
 def _plain(value: Any) -> Any:

@@ -68,7 +68,7 @@ class Budget:
                 if match is None:
                     raise ValueError
                 name, sign, value = match.groups()
-                limits.append(Limit(name, sign, float(value)))  # type: ignore[arg-type]
+                limits.append(Limit(name, "<=" if sign == "<=" else ">=", float(value)))
             except ValueError:
                 raise SpecError(
                     f"the budget has {part.strip()!r}: expected name<=number or name>=number, "

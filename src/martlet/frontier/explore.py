@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from martlet.compress.compress import compress
-from martlet.core import Dataset, Progress, SpecError
+from martlet.compress.registry import parse
+from martlet.core import DataError, Dataset, MartletError, Progress, SpecError
 from martlet.frontier.budget import Budget
 from martlet.frontier.frontier import Choice, Frontier
 from martlet.measure import ledger
@@ -21,7 +22,7 @@ from martlet.measure.quality import evaluate
 from martlet.measure.receipt import Receipt
 from martlet.metrics import Interval, bootstrap, paired_bootstrap
 from martlet.models.fit import fit
-from martlet.models.registry import spec
+from martlet.models.registry import name_of, spec
 
 if TYPE_CHECKING:
     from martlet.scorers.bundle import Bundle
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 MODELS = ("popularity", "item-knn", "ease", "gfcf", "ials")
 VARIANTS: tuple[tuple[str, ...], ...] = ((), ("quantize:fp16",), ("quantize:int8",), ("index:ivf",))
 MAX_LOSS = 0.01
+"""Share of the best quality that a cheaper candidate may lose, by the bound of the interval."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,22 +42,38 @@ class Exploration:
         choice: within the budget.
         bundle: the chosen one, fitted again with the validation part.
         final: its receipt on the test part.
-        intervals: receipt name to the 95% bootstrap interval of its quality.
-        skipped: candidates that do not apply, each with the reason.
+        quality: the metric that was maximized, such as ``ndcg@10``.
+        intervals: bundle id to the 95% bootstrap interval of its quality, the final one's too.
+        losses: bundle id to the 95% interval of the best's quality minus its own, user by user.
+        best: the best receipt within the budget.
+        skipped: candidates that could not be had, each with the reason.
     """
 
     receipts: Sequence[Receipt]
     choice: Choice
     bundle: Bundle
     final: Receipt
-    intervals: dict[str, Interval] = field(default_factory=dict)
-    skipped: Sequence[str] = ()
+    quality: str
+    intervals: Mapping[str, Interval]
+    losses: Mapping[str, Interval]
+    best: Receipt
+    skipped: Sequence[str]
+
+
+@dataclass(frozen=True, eq=False)
+class _Tried:
+    """A candidate that was measured: how to make it, its receipt, its quality user by user."""
+
+    spec: Any
+    transforms: Sequence[Any]
+    receipt: Receipt
+    users: NDArray[np.float64]
 
 
 def explore(
     dataset: Dataset,
     models: Sequence[Any] = MODELS,
-    variants: Sequence[Sequence[str]] = VARIANTS,
+    variants: Sequence[Sequence[Any]] = VARIANTS,
     *,
     budget: Budget | None = None,
     quality: str = "ndcg",
@@ -67,14 +85,15 @@ def explore(
 ) -> Exploration:
     """Return the frontier of models and compressions, and the choice a budget leads to.
 
-    Everything is measured on the validation part; the chosen one is then fitted on train and
+    Everything is measured on the validation part, once; the chosen one is then fitted on train and
     validation and measured once on test. Among those whose loss against the best is under 1% by
-    the bound of a 95% paired interval, the one that scans the fewest bytes is chosen.
+    the bound of a 95% paired interval, the one that scans the fewest bytes is chosen. A candidate
+    that fails is left out, and told; the others go on.
 
     Args:
         dataset: with a validation and a test part.
         models: names of the registry, or specs.
-        variants: transforms of each candidate; one that does not apply is left out, and told.
+        variants: transforms of each candidate, as ``compress`` takes them.
         budget: limits on what is measured.
         quality: metric to maximize.
         k: length of the lists.
@@ -84,88 +103,127 @@ def explore(
         progress: told how far it is.
 
     Raises:
-        DataError: nothing can be measured on a part.
-        SpecError: the budget limits what is not measured.
+        DataError: a part is empty.
+        SpecError: an unknown model or transform, no candidate that works, or a budget that limits
+            what is not measured.
     """
-    receipts: list[Receipt] = []
-    users: dict[str, NDArray[np.float64]] = {}
-    recipes: dict[str, tuple[Any, Sequence[str]]] = {}
-    skipped: list[str] = []
-    listed = tuple(dict.fromkeys((quality, *METRICS)))
-    total, done = len(models) * len(variants) + 1, 0
-    for model in models:
-        chosen = spec(model) if isinstance(model, str) else model
-        start = time.perf_counter()
-        fitted = fit(chosen, dataset, seed=seed)
-        train_s = time.perf_counter() - start
-        for variant in variants:
-            if progress is not None:
-                progress(f"try {model} {' '.join(variant)}".strip(), done, total)
-            done += 1
-            try:
-                bundle = compress(fitted, variant, dataset, seed=seed)
-            except SpecError as reason:
-                skipped.append(f"{model} + {' + '.join(variant)}: {reason}")
-                continue
-            one = evaluate(bundle, dataset, part="valid", ks=(k,), metrics=listed, per_user=True)
-            receipt = measure(
-                bundle,
-                dataset,
-                part="valid",
-                k=k,
-                cold_runs=cold_runs,
-                train_s=train_s,
-                quality=one,
+    for part in ("valid", "test"):
+        if not len(dataset.part(part)):
+            raise DataError(
+                f"part {part!r} is empty: one part chooses and another measures the choice; "
+                "prepare the log with a split that has both, such as time:0.1,0.1"
             )
-            receipts.append(receipt)
-            users[receipt.name] = one.users[f"{quality}@{k}"]
-            recipes[receipt.name] = (chosen, variant)
+    limits = budget or Budget()
+    # A word that is misspelled is told here, before the first fit.
+    specs = [spec(model) if isinstance(model, str) else model for model in models]
+    steps = [[parse(t) if isinstance(t, str) else t for t in variant] for variant in variants]
+    total = len(specs) * (1 + len(steps)) + 1
+    done = 0
+
+    def note(words: str) -> None:
+        nonlocal done
+        if progress is not None:
+            progress(f"explore: {words}", done, total)
+        done += 1
+
+    tried: list[_Tried] = []
+    skipped: list[str] = []
+    for one in specs:
+        name = name_of(one)
+        note(f"fit {name}")
+        try:
+            fitted, train_s = _fit(one, dataset, seed)
+        except (MartletError, MemoryError) as reason:
+            skipped.append(f"{name}: {str(reason) or 'out of memory'}")
+            done += len(steps)
+            continue
+        for transforms in steps:
+            label = " + ".join([name, *(step.label for step in transforms)])
+            note(f"measure {label}")
+            try:
+                bundle = compress(fitted, transforms, dataset, seed=seed)
+                receipt, users = _measure(bundle, dataset, "valid", quality, k, cold_runs, train_s)
+            except (MartletError, MemoryError) as reason:
+                skipped.append(f"{label}: {str(reason) or 'out of memory'}")
+                continue
+            limits.broken(receipt)  # a limit on what nobody measures: told at the first receipt
+            tried.append(_Tried(one, transforms, receipt, users))
             if ledger_path is not None:
                 ledger.append(ledger_path, receipt)
-    choice = _cheapest_of_the_best(receipts, users, budget or Budget(), f"{quality}@{k}")
-    if progress is not None:
-        progress("fit the choice again", done, total)
-    chosen, variant = recipes[choice.receipt.name]
+    if not tried:
+        raise SpecError(f"no candidate could be fitted and measured: {'; '.join(skipped)}")
+    choice, best, losses = _cheapest_of_the_best(tried, limits, f"{quality}@{k}", seed)
+    note(f"fit {choice.receipt.name} with the validation part")
+    chosen = next(one for one in tried if one.receipt is choice.receipt)
     whole = dataset.with_valid_in_train()
-    start = time.perf_counter()
-    bundle = fit(chosen, whole, seed=seed)
-    train_s = time.perf_counter() - start
-    bundle = compress(bundle, variant, whole, seed=seed)
-    final = measure(bundle, whole, part="test", k=k, cold_runs=cold_runs, train_s=train_s)
+    fitted, train_s = _fit(chosen.spec, whole, seed)
+    bundle = compress(fitted, chosen.transforms, whole, seed=seed)
+    final, users = _measure(bundle, whole, "test", quality, k, cold_runs, train_s)
     if ledger_path is not None:
         ledger.append(ledger_path, final)
     if progress is not None:
-        progress("explored", total, total)
-    intervals = {name: bootstrap(values, seed=seed) for name, values in users.items()}
-    return Exploration(receipts, choice, bundle, final, intervals, skipped)
+        progress("explore: done", total, total)
+    measured = [(one.receipt, one.users) for one in tried]
+    intervals = {
+        receipt.bundle_id: bootstrap(values, seed=seed)
+        for receipt, values in (*measured, (final, users))
+    }
+    receipts = [receipt for receipt, _ in measured]
+    named = f"{quality}@{k}"
+    return Exploration(receipts, choice, bundle, final, named, intervals, losses, best, skipped)
+
+
+def _fit(one: Any, dataset: Dataset, seed: int) -> tuple[Bundle, float]:
+    """Return the bundle and the seconds of the fit."""
+    start = time.perf_counter()
+    bundle = fit(one, dataset, seed=seed)
+    return bundle, time.perf_counter() - start
+
+
+def _measure(
+    bundle: Bundle,
+    dataset: Dataset,
+    part: str,
+    quality: str,
+    k: int,
+    cold_runs: int,
+    train_s: float,
+) -> tuple[Receipt, NDArray[np.float64]]:
+    """Return the receipt, and the quality of each user."""
+    listed = tuple(dict.fromkeys((quality, *METRICS)))
+    found = evaluate(bundle, dataset, part=part, ks=(k,), metrics=listed, per_user=True)
+    receipt = measure(
+        bundle, dataset, part=part, k=k, cold_runs=cold_runs, train_s=train_s, quality=found
+    )
+    return receipt, found.users[f"{quality}@{k}"]
 
 
 def _cheapest_of_the_best(
-    receipts: Sequence[Receipt],
-    users: dict[str, NDArray[np.float64]],
-    budget: Budget,
-    quality: str,
-) -> Choice:
-    """Return the choice: as good as the best within the budget, for the fewest bytes scanned."""
-    best = Frontier(receipts, quality).choose(budget)
-    if not best.fits:
-        return best
-    top = users[best.receipt.name]
+    tried: Sequence[_Tried], budget: Budget, quality: str, seed: int
+) -> tuple[Choice, Receipt, dict[str, Interval]]:
+    """Return the choice, the best within the budget, and the loss of each against the best.
+
+    The choice is as good as the best, by the bound of the interval, for the fewest bytes scanned.
+    """
+    frontier = Frontier([one.receipt for one in tried], quality)
+    first = frontier.choose(budget)
+    best, top = next((t.receipt, t.users) for t in tried if t.receipt is first.receipt)
+    losses = {t.receipt.bundle_id: paired_bootstrap(t.users, top, seed=seed) for t in tried}
+    if not first.fits:
+        return first, best, losses
     allowed = MAX_LOSS * float(top.mean())
-    alike = []
-    for receipt in receipts:
-        loss = paired_bootstrap(users[receipt.name], top)
-        if not budget.broken(receipt) and loss.high <= allowed:
-            alike.append((receipt.cost["scoring_mb"], receipt.cost["p50_ms"], receipt, loss))
-    if not alike:
-        return best
-    _, _, cheapest, loss = min(alike, key=lambda one: (one[0], one[1], one[2].name))
-    if cheapest is best.receipt:
-        return best
+    fitting = [t.receipt for t in tried if not budget.broken(t.receipt)]
+    alike = [receipt for receipt in fitting if losses[receipt.bundle_id].high <= allowed]
+    chosen = min(alike, key=lambda r: (r.cost["scoring_mb"], r.cost["p50_ms"], r.name))
+    if chosen is best:
+        return first, best, losses
+    within = f" that keep {budget}" if budget.limits else ""
+    lost = max(losses[chosen.bundle_id].high, 0) / max(top.mean(), 1e-12)
     why = (
-        f"{cheapest.name} scans {cheapest.cost['scoring_mb']:.3g} MB an answer, against "
-        f"{best.receipt.cost['scoring_mb']:.3g} MB of the best, {best.receipt.name}, and loses at "
-        f"most {max(loss.high, 0) / top.mean():.2%} of its {quality} ({top.mean():.4f}) by the 95% "
-        "paired interval"
+        f"{frontier.label(chosen)} scans the fewest bytes for an answer "
+        f"({chosen.cost['scoring_mb']:.3g} MB) of the {len(alike)} of {len(fitting)} "
+        f"candidates{within} that lose under {MAX_LOSS:.0%} of the best {quality} "
+        f"({top.mean():.4f}, of {frontier.label(best)}) by the bound of a 95% paired interval: "
+        f"it loses at most {lost:.2%}"
     )
-    return Choice(cheapest, True, why)
+    return Choice(chosen, True, why), best, losses

@@ -94,7 +94,7 @@ def evaluate(
     """
     truth_events = dataset.part(part)
     _refuse_seen_in_training(scorer, truth_events, part)
-    history, truth, num_repeats = _questions(dataset, part, seen)
+    history, truth, num_repeats = questions(dataset, part, seen)
     asked = np.flatnonzero(truth.lengths)
     if users is not None:
         asked = np.intersect1d(asked, users)
@@ -104,7 +104,9 @@ def evaluate(
             "user had not met before; split differently, or measure with seen='keep'"
         )
     listed = [name for name in metrics if name != "auc"]
-    tally = Tally(dataset.num_items, ks, listed or ["recall"], *_columns(dataset, metrics, value))
+    tally = Tally(
+        dataset.num_items, ks, listed or ["recall"], *item_columns(dataset, metrics, value)
+    )
 
     def answer(rows: NDArray[np.integer]) -> tuple[NDArray[np.int32], CSR, int, F64 | None]:
         queries = Queries.of(history.csr.take(rows), rows, time_s=history.times(rows), seen=seen)
@@ -145,8 +147,12 @@ class _History:
         return None if self.time_s is None else self.time_s[self.csr.positions(rows)[1]]
 
 
-def _questions(dataset: Dataset, part: str, seen: Seen) -> tuple[_History, CSR, int]:
-    """Return the histories, the distinct items to find, and how many repeats were left out."""
+def questions(dataset: Dataset, part: str, seen: Seen) -> tuple[_History, CSR, int]:
+    """Return the histories, the distinct items to find, and how many repeats were left out.
+
+    Raises:
+        DataError: no such part.
+    """
     before = dataset.before(part)
     truth = dataset.part(part).matrix
     key = truth.row_numbers().astype(np.int64) * truth.num_cols + truth.indices
@@ -194,7 +200,7 @@ def _auc(scorer: Any, queries: Queries, wanted: CSR) -> F64:
     return np.asarray(1 - wrong / np.maximum(relevant * (counts - relevant), 1))
 
 
-def _columns(
+def item_columns(
     dataset: Dataset, metrics: Sequence[str], value: str | None
 ) -> tuple[F64 | None, F64 | None]:
     """Return what an item is worth, and the share of the training users who met it."""

@@ -34,7 +34,7 @@ def test_it_speaks_to_people():
     assert str(ONE).splitlines() == [
         "ials + quantize:int8 + ivf (10 users of part valid)",
         "ndcg@10 0.4",
-        "p99_ms 9  scoring_mb 50  train_s 1",
+        "p50_ms 4.5  p99_ms 9  scoring_mb 50  train_s 1",
     ]
 
 

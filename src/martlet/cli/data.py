@@ -1,0 +1,178 @@
+"""From a log to a dataset: ``data get``, ``data describe``, ``prepare``."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from martlet.cli.config import beside, save_config
+from martlet.cli.options import (
+    Config,
+    Dataset,
+    Force,
+    Json,
+    Out,
+    Seed,
+    assignments,
+    check_free,
+    repeated,
+)
+from martlet.cli.output import print_json, print_table, progress
+from martlet.core import SpecError
+
+Column = Annotated[str | None, typer.Option(help="Name of the column in the log.")]
+
+
+def get(
+    name: Annotated[str, typer.Argument(help="The public log; see below.")],
+    config: Config = None,
+    json_: Json = False,
+) -> None:
+    """Fetch a public log into the cache and print where it is."""
+    from martlet.data.sources import get as fetch
+
+    folder = fetch(name)
+    if json_:
+        print_json({"name": name, "folder": str(folder)})
+    else:
+        print(folder)
+
+
+def describe(dataset: Dataset, config: Config = None, json_: Json = False) -> None:
+    """Count a dataset, and warn of what would hurt."""
+    from martlet.core import Dataset as Data
+    from martlet.data.describe import describe as look
+
+    description = look(Data.load(dataset))
+    if json_:
+        print_json(description.to_json())
+    else:
+        print(description)
+
+
+def prepare(
+    context: typer.Context,
+    log: Annotated[str, typer.Argument(help="A file, a folder, a glob or an address.")],
+    out: Out,
+    *,
+    items: Annotated[str | None, typer.Option(help="A table joined by item id.")] = None,
+    users: Annotated[str | None, typer.Option(help="A table joined by user id.")] = None,
+    split: Annotated[
+        str, typer.Option(help="time:V,T, random:V,T (shares) or last-out:V,T (events a user).")
+    ] = "time:0.1,0.1",
+    test: Annotated[str | None, typer.Option(help="A ready test log; the other trains.")] = None,
+    valid: Annotated[str, typer.Option(help="With --test: a share of train, or a log.")] = "0.1",
+    user_col: Column = None,
+    item_col: Column = None,
+    rating_col: Column = None,
+    weight_col: Column = None,
+    time_col: Column = None,
+    event_col: Column = None,
+    basket_col: Column = None,
+    context_col: Annotated[list[str], repeated(metavar="NAME", help="A column to carry along")],
+    event_weight: Annotated[list[str], repeated(metavar="TYPE=WEIGHT", help="Such as buy=5")],
+    time_unit: Annotated[
+        Literal["auto", "s", "ms", "us", "ns", "iso"], typer.Option(help="How times are written.")
+    ] = "auto",
+    format: Annotated[str | None, typer.Option(help="The log's format.")] = None,
+    sep: Annotated[str | None, typer.Option(help="Separator of a text log.")] = None,
+    duplicates: Annotated[
+        Literal["last", "sum", "all"], typer.Option(help="What stays of a pair met again.")
+    ] = "last",
+    min_rating: Annotated[float | None, typer.Option(help="Drop lower ratings.")] = None,
+    min_user: Annotated[int, typer.Option(min=1, help="Events a user needs.")] = 1,
+    min_item: Annotated[int, typer.Option(min=1, help="Events an item needs.")] = 1,
+    max_user: Annotated[int | None, typer.Option(help="Events a person may have.")] = None,
+    half_life_days: Annotated[float | None, typer.Option(help="Decay weights by age.")] = None,
+    rejects: Annotated[Path | None, typer.Option(help="Parquet file of what is put aside.")] = None,
+    strict: Annotated[bool, typer.Option(help="Stop at the first bad row.")] = False,
+    effect: Annotated[
+        bool, typer.Option("--effect", help="Fit with and without each rule; say what it did.")
+    ] = False,
+    seed: Seed = 0,
+    force: Force = False,
+    config: Config = None,
+    json_: Json = False,
+) -> None:
+    """Read, clean, split and number a log.
+
+    Prints what each rule of cleaning did.
+    """
+    from martlet.data import GivenSplit, parse_split, read
+    from martlet.data import prepare as make
+    from martlet.data.clean import (
+        Duplicates,
+        KCore,
+        MaxUserEvents,
+        MinRating,
+        RecencyDecay,
+        ValidTime,
+    )
+
+    check_free(out, force)
+    rules: list[Any] = [ValidTime()]
+    rules += [MinRating(min_rating)] if min_rating is not None else []
+    rules += [Duplicates(duplicates)]
+    rules += [MaxUserEvents(max_user)] if max_user is not None else []
+    rules += [KCore(min_user, min_item)] if max(min_user, min_item) > 1 else []
+    rules += [RecencyDecay(half_life_days)] if half_life_days is not None else []
+    columns: dict[str, Any] = {
+        "user_col": user_col,
+        "item_col": item_col,
+        "rating_col": rating_col,
+        "weight_col": weight_col,
+        "time_col": time_col,
+        "event_col": event_col,
+        "basket_col": basket_col,
+        "context_cols": tuple(context_col),
+        "event_weights": _weights(event_weight) or None,
+        "time_unit": time_unit,
+        "format": format,
+        "sep": sep,
+    }
+    cut: Any = parse_split(split)
+    if test is not None:
+        share = valid.replace(".", "", 1).isdigit()
+        cut = GivenSplit(read(test, **columns), float(valid) if share else read(valid, **columns))
+    table = read(log, **columns)
+    how: dict[str, Any] = {
+        "items": items, "users": users, "clean": rules, "split": cut, "seed": seed,
+    }  # fmt: skip
+    effects: Any = None
+    with progress(quiet=json_) as note:
+        dataset = make(table, **how, rejects=rejects, strict=strict, progress=note)
+        if effect:
+            try_rules = import_module("martlet.frontier.effect").effect
+            effects = try_rules(table, **how, progress=note)
+        dataset.save(out)
+    save_config(beside(out), context)
+    about = dict(dataset.about)
+    if json_:
+        print_json(about if effects is None else about | {"effect": effects.to_json()})
+        return
+    rows = [
+        [rule["rule"], rule["rows_in"], rule["rows_out"], "; ".join(rule["examples"][:1])]
+        for rule in about["cleaning"]
+    ]
+    print_table(f"Cleaning of {log}", ["rule", "rows in", "rows out", "an example"], rows)
+    for name in ("counts", "items joined", "users joined"):
+        if name in about:
+            print(f"{name}: {', '.join(f'{what} {n:,}' for what, n in about[name].items())}")
+    if effects is not None:
+        print(effects)
+    print(f"saved {out}")
+
+
+def _weights(pairs: list[str]) -> dict[str, float]:
+    weights = {}
+    for kind, text in assignments(pairs, "--event-weight").items():
+        try:
+            weights[kind] = float(text)
+        except ValueError:
+            raise SpecError(
+                f"--event-weight {kind}={text}: expected a number, such as buy=5"
+            ) from None
+    return weights

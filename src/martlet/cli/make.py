@@ -1,0 +1,111 @@
+"""From a dataset to a bundle: ``fit``, ``compress``."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from martlet.cli.config import beside, save_config
+from martlet.cli.options import (
+    Bundle,
+    Config,
+    Dataset,
+    Force,
+    Json,
+    Out,
+    Seed,
+    With,
+    assignments,
+    check_free,
+    repeated,
+)
+from martlet.cli.output import number, print_json, progress
+
+
+def fit(
+    context: typer.Context,
+    dataset: Dataset,
+    out: Out,
+    *,
+    model: Annotated[str, typer.Option(help="Its name; see below.")] = "ials",
+    set_: Annotated[list[str], repeated("--set", metavar="KEY=VALUE", help="A hyper-parameter")],
+    with_valid: Annotated[
+        bool, typer.Option("--with-valid", help="Train on the validation part too.")
+    ] = False,
+    init: Annotated[Path | None, typer.Option(help="A bundle to start from.")] = None,
+    teacher: Annotated[Path | None, typer.Option(help="A bundle to learn from.")] = None,
+    seed: Seed = 0,
+    force: Force = False,
+    config: Config = None,
+    json_: Json = False,
+) -> None:
+    """Fit a model and save its bundle."""
+    from martlet.core import Dataset as Data
+    from martlet.models.fit import fit as fit_spec
+    from martlet.models.registry import spec
+    from martlet.scorers.bundle import Bundle as Stored
+
+    check_free(out, force)
+    one = spec(model, **assignments(set_))
+    data = Data.load(dataset)
+    data = data.with_valid_in_train() if with_valid else data
+    first = None if init is None else Stored.load(init)
+    master = None if teacher is None else Stored.load(teacher)
+    start = time.perf_counter()
+    bundle = fit_spec(one, data, seed=seed, init=first, teacher=master)
+    train_s = time.perf_counter() - start
+    bundle.save(out)
+    save_config(beside(out), context)
+    told = {
+        "bundle": str(out),
+        "id": bundle.id,
+        "model": model,
+        "train_s": train_s,
+        "scoring_mb": bundle.scoring_bytes / 1e6,
+        "bundle_mb": bundle.bundle_bytes / 1e6,
+    }
+    if json_:
+        print_json(told)
+    else:
+        print(f"fitted {model} in {train_s:.2f} s; saved {out} ({number(told['bundle_mb'])} MB)")
+
+
+def compress(
+    context: typer.Context,
+    bundle: Bundle,
+    out: Out,
+    *,
+    with_: With,
+    data: Annotated[Path | None, typer.Option(help="The dataset an index is tuned on.")] = None,
+    seed: Seed = 0,
+    force: Force = False,
+    config: Config = None,
+    json_: Json = False,
+) -> None:
+    """Make a bundle smaller or faster."""
+    from martlet.compress.compress import compress as make
+    from martlet.core import Dataset as Data
+    from martlet.scorers.bundle import Bundle as Stored
+
+    if not with_:
+        raise typer.BadParameter("give at least one --with, such as --with quantize:int8")
+    check_free(out, force)
+    before = Stored.load(bundle)
+    dataset = None if data is None else Data.load(data)
+    with progress(quiet=json_) as note:
+        after = make(before, with_, dataset, seed=seed, progress=note)
+    after.save(out)
+    save_config(beside(out), context)
+    sizes = {
+        "scoring_mb": [one.scoring_bytes / 1e6 for one in (before, after)],
+        "bundle_mb": [one.bundle_bytes / 1e6 for one in (before, after)],
+    }
+    if json_:
+        print_json({"bundle": str(out), "id": after.id, **sizes})
+        return
+    for name, (old, new) in sizes.items():
+        print(f"{name} {number(old)} -> {number(new)}")
+    print(f"saved {out}")

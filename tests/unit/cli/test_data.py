@@ -1,0 +1,128 @@
+import sys
+from types import ModuleType
+
+import polars as pl
+import pytest
+
+from martlet.core import Dataset
+from support.command import document, run
+
+
+def test_prepare_tells_what_each_rule_did(place, tmp_path):
+    words = ("prepare", place / "log.csv", "--items", place / "items.parquet", "--min-user", 3)
+    about = document(*words, "--out", tmp_path / "a")
+    assert [rule["rule"] for rule in about["cleaning"]][-1] == "KCore(users=3, items=1)"
+    told = run(*words, "--out", tmp_path / "b").stdout
+    assert "rows in" in told
+    assert "KCore(users=3, items=1)" in told
+    assert "items joined: matched" in told
+    assert f"saved {tmp_path / 'b'}" in told
+
+
+def test_an_output_that_exists_is_left_alone(place, tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "mine").touch()
+    words = ("prepare", place / "log.csv", "--out", tmp_path / "a")
+    assert "exists: choose another --out" in run(*words, code=1).stderr
+    assert (tmp_path / "a" / "mine").exists()
+    run(*words, "--force")
+    assert len(Dataset.load(tmp_path / "a").train)
+
+
+def test_every_rule_has_its_option(place, tmp_path):
+    about = document(
+        "prepare", place / "log.csv", "--out", tmp_path / "a", "--min-rating", 0.5,
+        "--max-user", 70, "--min-user", 2, "--min-item", 2, "--half-life-days", 90,
+        "--duplicates", "sum", "--rejects", tmp_path / "r.parquet",
+    )  # fmt: skip
+    names = [rule["rule"].partition("(")[0] for rule in about["cleaning"]]
+    assert names == [
+        "parsed", "ValidTime", "MinRating", "Duplicates", "MaxUserEvents", "KCore", "RecencyDecay",
+    ]  # fmt: skip
+    assert len(pl.read_parquet(tmp_path / "r.parquet"))
+
+
+@pytest.fixture
+def shop(tmp_path):
+    frame = {
+        "who": [f"u{i % 7}" for i in range(70)],
+        "what": [f"i{i % 11}" for i in range(70)],
+        "when": [1_600_000_000_000 + 1000 * i for i in range(70)],
+        "event": ["view", "buy"] * 35,
+    }
+    pl.DataFrame(frame).write_csv(tmp_path / "shop.csv")
+    return tmp_path / "shop.csv"
+
+
+def test_columns_weights_of_events_and_the_unit_of_time_are_given(shop, tmp_path):
+    words = ("--user-col", "who", "--item-col", "what", "--time-col", "when", "--duplicates", "all")
+    given = ("--event-weight", "view=2", "--event-weight", "buy=7", "--time-unit", "ms")
+    document("prepare", shop, *words, *given, "--out", tmp_path / "a")
+    train = Dataset.load(tmp_path / "a").train
+    assert set(train.weight.tolist()) == {2.0, 7.0}
+    assert 1_600_000_000 <= train.time_s.min() < 1_600_000_100
+    bad = run(
+        "prepare", shop, *words, "--event-weight", "view=much", "--out", tmp_path / "x", code=1
+    )
+    assert "--event-weight view=much: expected a number" in bad.stderr
+
+
+def test_a_ready_split_is_kept(place, tmp_path):
+    log = pl.read_csv(place / "log.csv")
+    for name, rows in (("train", log[:2000]), ("valid", log[2000:2200]), ("test", log[2200:])):
+        rows.write_csv(tmp_path / f"{name}.csv")
+    words = (
+        "prepare",
+        tmp_path / "train.csv",
+        "--test",
+        tmp_path / "test.csv",
+        "--duplicates",
+        "all",
+    )
+    about = document(*words, "--valid", tmp_path / "valid.csv", "--out", tmp_path / "a")
+    assert [about["counts"][part] for part in ("train", "valid", "test")] == [2000, 200, 300]
+    about = document(*words, "--valid", "0.2", "--out", tmp_path / "b")
+    assert about["counts"]["train"] + about["counts"]["valid"] == 2000
+    assert about["counts"]["valid"] == pytest.approx(400, abs=40)
+
+
+def test_the_effect_of_the_rules_is_asked_for_by_name(place, tmp_path, monkeypatch):
+    asked = {}
+
+    class Effect:
+        def to_json(self):
+            return {"rules": []}
+
+        def __str__(self):
+            return "KCore: ndcg@10 +0.01"
+
+    def effect(log, **how):
+        asked.update(how, log=log)
+        return Effect()
+
+    module = ModuleType("martlet.frontier.effect")
+    module.effect = effect
+    monkeypatch.setitem(sys.modules, "martlet.frontier.effect", module)
+    words = ("prepare", place / "log.csv", "--min-user", 3, "--seed", 5, "--effect")
+    assert document(*words, "--out", tmp_path / "a")["effect"] == {"rules": []}
+    assert asked["seed"] == 5
+    assert [type(rule).__name__ for rule in asked["clean"]] == ["ValidTime", "Duplicates", "KCore"]
+    assert {"items", "users", "split", "progress", "log"} <= asked.keys()
+    assert "KCore: ndcg@10 +0.01" in run(*words, "--out", tmp_path / "b").stdout
+
+
+def test_describe(place):
+    found = document("data", "describe", place / "data")
+    assert found["counts"]["users"] == 50
+    assert "density" in run("data", "describe", place / "data").stdout
+
+
+def test_get(tmp_path, monkeypatch):
+    monkeypatch.setattr("martlet.data.sources.get", lambda name: tmp_path / name)
+    assert document("data", "get", "ml-100k") == {
+        "name": "ml-100k",
+        "folder": str(tmp_path / "ml-100k"),
+    }
+    assert run("data", "get", "ml-100k").stdout == f"{tmp_path / 'ml-100k'}\n"
+    monkeypatch.undo()
+    assert "no public log is called 'ml-1b'" in run("data", "get", "ml-1b", code=1).stderr

@@ -1,0 +1,48 @@
+import pytest
+
+from martlet.scorers.bundle import Bundle
+from support.command import document, run
+
+
+def test_fit(place, tmp_path):
+    made = document("fit", place / "data", "--set", "dim=4", "--out", tmp_path / "a")
+    assert made["model"] == "ials"
+    assert made["id"] == Bundle.load(tmp_path / "a").id
+    assert made["train_s"] > 0
+    told = run("fit", place / "data", "--model", "popularity", "--out", tmp_path / "b").stdout
+    assert told.startswith("fitted popularity in ")
+    assert str(tmp_path / "b") in told
+
+
+def test_fit_sees_the_validation_part_when_told(place, tmp_path):
+    document("fit", place / "data", "--set", "dim=4", "--with-valid", "--out", tmp_path / "a")
+    first = Bundle.load(place / "b").lineage[0]["trained_on"]
+    both = Bundle.load(tmp_path / "a").lineage[0]["trained_on"]
+    assert both[1] == first[0]
+    assert len(both) == 3
+    refused = run("measure", tmp_path / "a", place / "data", "--part", "valid", code=1)
+    assert "part 'valid' was trained on" in refused.stderr
+    assert not (tmp_path / "a" / "receipts.jsonl").exists()
+
+
+@pytest.mark.parametrize("option", ["--init", "--teacher"])
+def test_a_bundle_that_is_not_there_is_named(place, tmp_path, option):
+    words = ("fit", place / "data", option, tmp_path / "none", "--out", tmp_path / "a")
+    assert "none" in run(*words, code=1).stderr
+
+
+@pytest.mark.parametrize("option", ["--init", "--teacher"])
+def test_a_model_says_when_it_takes_no_bundle(place, tmp_path, option):
+    words = ("fit", place / "data", option, place / "b", "--out", tmp_path / "a")
+    assert "ials starts from random vectors" in run(*words, code=1).stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_compress(place, tmp_path):
+    words = ("compress", place / "b", "--with", "quantize:int8", "--out")
+    made = document(*words, tmp_path / "a")
+    assert made["scoring_mb"][1] < made["scoring_mb"][0]
+    assert made["id"] == Bundle.load(tmp_path / "a").id
+    assert "scoring_mb 0." in run(*words, tmp_path / "b").stdout
+    words = ("compress", place / "b", "--with", "index:ivf", "--data", place / "data", "--out")
+    assert document(*words, tmp_path / "c")["bundle"] == str(tmp_path / "c")
