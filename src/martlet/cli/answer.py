@@ -74,8 +74,13 @@ def _write_all(
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    types = {"user_id": "string", "item_id": "string", "rank": "int32", "score": "float32",
-             "fallback": "bool"}  # fmt: skip
+    types = {
+        "user_id": "string",
+        "item_id": "string",
+        "rank": "int32",
+        "score": "float32",
+        "fallback": "bool",
+    }
     schema = pa.schema([(name, pa.type_for_alias(kind)) for name, kind in types.items()])
     hidden = np.isin(np.arange(len(stored.items)), stored.items.rows(exclude))
     allow = ~hidden if exclude else None

@@ -139,8 +139,12 @@ def prepare(
         cut = GivenSplit(read(test, **columns), float(valid) if share else read(valid, **columns))
     table = read(log, **columns)
     how: dict[str, Any] = {
-        "items": items, "users": users, "clean": rules, "split": cut, "seed": seed,
-    }  # fmt: skip
+        "items": items,
+        "users": users,
+        "clean": rules,
+        "split": cut,
+        "seed": seed,
+    }
     effects: Any = None
     with progress(quiet=json_) as note:
         dataset = make(table, **how, rejects=rejects, strict=strict, progress=note)

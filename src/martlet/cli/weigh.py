@@ -61,9 +61,14 @@ def measure(
         with progress(quiet=json_) as note:
             if data is not None:
                 quality = evaluate(
-                    stored, data, metrics=metrics, memory_mb=memory_mb, progress=note,
-                    per_user=per_user is not None, **how,
-                )  # fmt: skip
+                    stored,
+                    data,
+                    metrics=metrics,
+                    memory_mb=memory_mb,
+                    progress=note,
+                    per_user=per_user is not None,
+                    **how,
+                )
             if quality is not None and data is not None and negatives:
                 more = evaluate_sampled(
                     stored, data, part=part, ks=ks, negatives=negatives, seen=seen, seed=seed
@@ -117,9 +122,16 @@ def frontier(
 
     variants = [(), *(tuple(steps.split("+")) for steps in with_)] if with_ else VARIANTS
     explore_and_report(
-        Data.load(dataset), out, title=str(dataset), budget=budget, models=model or MODELS,
-        variants=variants, k=k, seed=seed, as_json=json_,
-    )  # fmt: skip
+        Data.load(dataset),
+        out,
+        title=str(dataset),
+        budget=budget,
+        models=model or MODELS,
+        variants=variants,
+        k=k,
+        seed=seed,
+        as_json=json_,
+    )
     save_config(out / "config.toml", context)
 
 

@@ -234,9 +234,14 @@ def _whiskers(
         axes.plot([low, high], [place, place], color=colour, linewidth=1.6, zorder=2)
         axes.scatter(value, place, color=colour, marker=shape, s=34, zorder=3)
         axes.text(
-            1.01, place, words.format(value), transform=axes.get_yaxis_transform(), va="center",
-            fontsize=9, color=INK,
-        )  # fmt: skip
+            1.01,
+            place,
+            words.format(value),
+            transform=axes.get_yaxis_transform(),
+            va="center",
+            fontsize=9,
+            color=INK,
+        )
 
 
 def _families(receipts: Sequence[Receipt]) -> dict[str, tuple[str, str]]:

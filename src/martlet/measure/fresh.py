@@ -8,16 +8,13 @@ memory.
 from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
+# Before anything else is imported: what an answer needs is imported where it is used.
 _BEGIN = time.monotonic()
-
-import json  # noqa: E402
-import subprocess  # noqa: E402
-import sys  # noqa: E402
-from pathlib import Path  # noqa: E402
-from typing import Any  # noqa: E402
-
-from martlet.core import MartletError  # noqa: E402
 
 
 def start(folder: str | Path, k: int = 10) -> dict[str, float]:
@@ -32,13 +29,19 @@ def start(folder: str | Path, k: int = 10) -> dict[str, float]:
     Raises:
         MartletError: the process failed; its last words are told.
     """
+    import json
+    import subprocess
+    import sys
+
+    from martlet.core import MartletError
+
     begin = time.monotonic()
     command = [sys.executable, "-m", "martlet.measure.fresh", str(folder), str(k)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise MartletError(f"a fresh process could not answer from {folder}: {last}")
-    stamps: dict[str, Any] = json.loads(done.stdout)
+    stamps: dict[str, float] = json.loads(done.stdout)
     return {
         "interpreter_s": stamps["begin"] - begin,
         "open_s": stamps["opened"] - stamps["begin"],
@@ -55,6 +58,9 @@ def peak_bytes() -> int:
     Linux tells it of the present program alone; ``ru_maxrss`` would count the parent's peak too,
     for a child begins as its parent's copy.
     """
+    import sys
+    from pathlib import Path
+
     try:
         status = Path("/proc/self/status").read_text()
         return int(status.split("VmHWM:")[1].split()[0]) * 1024
@@ -66,19 +72,20 @@ def peak_bytes() -> int:
 
 
 def _main(folder: str, k: str) -> None:
+    import json
+
     from martlet.scorers.bundle import Bundle
 
     before = peak_bytes()
     bundle = Bundle.load(folder)
     opened = time.monotonic()
-    if len(bundle.users):
-        bundle.recommend([bundle.users.ids[0]], k=int(k))
-    else:
-        bundle.recommend([""], k=int(k))
+    bundle.recommend([bundle.users.ids[0] if len(bundle.users) else ""], k=int(k))
     answered = time.monotonic()
     stamps = {"begin": _BEGIN, "opened": opened, "answered": answered}
     print(json.dumps(stamps | {"before_bytes": before, "peak_bytes": peak_bytes()}))
 
 
 if __name__ == "__main__":
+    import sys
+
     _main(*sys.argv[1:])
