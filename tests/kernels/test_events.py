@@ -43,7 +43,8 @@ def test_keys_are_numbered_as_they_appear_whatever_the_pieces(pairs, data):
 def test_order_is_stable(log, timed):
     users, _, times = log
     time = times if timed else None
-    found = events.order_by(users, SIZES[0], time, 2)
+    found, counts = events.order_by(users, SIZES[0], time, 2)
+    assert counts.tolist() == np.bincount(users, minlength=SIZES[0]).tolist()
     assert found.tolist() == events.order_by_reference(users, time).tolist()
 
 
@@ -81,7 +82,7 @@ def test_many_users_in_pieces(num_threads):
     user, item = stream.integers(users, size=n, dtype=np.int32), stream.integers(7, size=n)
     user[stream.random(n) < 0.01] = 3
     time = stream.integers(100, size=n)
-    order = events.order_by(user, users, time, num_threads)
+    order, _ = events.order_by(user, users, time, num_threads)
     assert (order == events.order_by_reference(user, time)).all()
     histories = CSR.from_pairs(user[order], item[order], None, (users, 7))
     expected = events.merge_pairs_reference(histories)

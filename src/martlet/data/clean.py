@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
-from martlet.core import Interactions, SpecError
+from martlet.core import Interactions, SpecError, num_threads
+from martlet.data.events import Events
+from martlet.data.rejects import Rejects
+from martlet.kernels.events import k_core, merge_pairs
 
 DAY_S = 86_400
 # Events after this are impossible; a day of grace for clocks that run ahead.
 _GRACE_S = DAY_S
+_EXAMPLES = 3
+_CHUNK = 1 << 20  # rows put aside that are written at a time
 
 
 class RuleReport(NamedTuple):
@@ -26,11 +32,25 @@ class RuleReport(NamedTuple):
     examples: list[str]
 
 
+class Kept(NamedTuple):
+    """What a rule decides.
+
+    Attributes:
+        mask: (n,) bool, which events remain; None keeps all.
+        weight: (n,) float32 new weights, read where the mask holds; None keeps those there are.
+    """
+
+    mask: NDArray[np.bool_] | None = None
+    weight: NDArray[np.float32] | None = None
+
+
 class Rule(Protocol):
     """A cleaning rule over encoded events."""
 
-    def keep(self, events: Interactions) -> tuple[Interactions, NDArray[np.integer]]:
-        """Return the events that remain, and the positions of those that do not."""
+    name: ClassVar[str]
+
+    def keep(self, events: Interactions) -> Kept:
+        """Return which events remain, and their weights."""
 
 
 @dataclass(frozen=True)
@@ -40,12 +60,12 @@ class ValidTime:
     latest_s: int | None = None
     name: ClassVar[str] = "impossible time"
 
-    def keep(self, events: Interactions) -> tuple[Interactions, NDArray[np.integer]]:
+    def keep(self, events: Interactions) -> Kept:
         """Return the possible ones."""
         if events.time_s is None:
-            return events, np.empty(0, np.int64)
+            return Kept()
         latest = int(time.time()) + _GRACE_S if self.latest_s is None else self.latest_s
-        return _mask(events, (events.time_s >= 0) & (events.time_s <= latest))
+        return Kept((events.time_s >= 0) & (events.time_s <= latest))
 
 
 @dataclass(frozen=True)
@@ -55,11 +75,11 @@ class MinRating:
     threshold: float
     name: ClassVar[str] = "low rating"
 
-    def keep(self, events: Interactions) -> tuple[Interactions, NDArray[np.integer]]:
+    def keep(self, events: Interactions) -> Kept:
         """Return the events of at least the threshold, by the rating, else by the weight."""
-        rating = np.asarray(events.extra.get("rating", events.weight), np.float64)
-        kept, dropped = _mask(events, rating >= self.threshold)
-        return replace(kept, weight=np.ones(len(kept), np.float32)), dropped
+        rating = np.asarray(events.extra.get("rating", events.weight), np.float32)
+        # Both in float32: a rating of 3.3 reaches a threshold of 3.3.
+        return Kept(rating >= np.float32(self.threshold), np.ones(len(events), np.float32))
 
 
 @dataclass(frozen=True)
@@ -73,21 +93,12 @@ class Duplicates:
         if self.keep_which not in ("last", "sum", "all"):
             raise SpecError(f"duplicates is {self.keep_which!r}: expected 'last', 'sum' or 'all'")
 
-    def keep(self, events: Interactions) -> tuple[Interactions, NDArray[np.integer]]:
+    def keep(self, events: Interactions) -> Kept:
         """Return one event a pair of user and item, at the place of the last."""
-        if self.keep_which == "all" or not len(events):
-            return events, np.empty(0, np.int64)
-        key = events.user_row.astype(np.int64) * events.num_items + events.item_row
-        order = np.argsort(key, kind="stable")
-        last = np.append(key[order][1:] != key[order][:-1], True)
-        mask = np.zeros(len(events), bool)
-        mask[order[last]] = True
-        if self.keep_which == "sum":
-            start = np.flatnonzero(np.append(True, last[:-1]))
-            weight = events.weight.copy()
-            weight[order[last]] = np.add.reduceat(events.weight[order], start)
-            events = replace(events, weight=weight)
-        return _mask(events, mask)
+        if self.keep_which == "all":
+            return Kept()
+        weight = events.weight.copy() if self.keep_which == "sum" else None
+        return Kept(merge_pairs(events.histories, weight, num_threads()), weight)
 
 
 @dataclass(frozen=True)
@@ -97,10 +108,10 @@ class MaxUserEvents:
     count: int
     name: ClassVar[str] = "too active user"
 
-    def keep(self, events: Interactions) -> tuple[Interactions, NDArray[np.integer]]:
+    def keep(self, events: Interactions) -> Kept:
         """Return the events of the others."""
-        counts = np.bincount(events.user_row, minlength=events.num_users)
-        return _mask(events, counts[events.user_row] <= self.count)
+        lengths = events.histories.lengths
+        return Kept(np.repeat(lengths <= self.count, lengths))
 
 
 @dataclass(frozen=True)
@@ -111,16 +122,10 @@ class KCore:
     items: int = 1
     name: ClassVar[str] = "below k-core"
 
-    def keep(self, events: Interactions) -> tuple[Interactions, NDArray[np.integer]]:
+    def keep(self, events: Interactions) -> Kept:
         """Return the k-core."""
-        mask = np.ones(len(events), bool)
-        while True:
-            user = np.bincount(events.user_row[mask], minlength=events.num_users)
-            item = np.bincount(events.item_row[mask], minlength=events.num_items)
-            enough = (user[events.user_row] >= self.users) & (item[events.item_row] >= self.items)
-            if not (mask & ~enough).any():
-                return _mask(events, mask)
-            mask &= enough
+        shape = events.num_users, events.num_items
+        return Kept(k_core(events.user_row, events.item_row, shape, (self.users, self.items)))
 
 
 @dataclass(frozen=True)
@@ -134,14 +139,16 @@ class RecencyDecay:
         if not self.half_life_days > 0:
             raise SpecError(f"half_life_days is {self.half_life_days}: expected a number above 0")
 
-    def keep(self, events: Interactions) -> tuple[Interactions, NDArray[np.integer]]:
+    def keep(self, events: Interactions) -> Kept:
         """Return all events with decayed weights; without times as they are."""
         if events.time_s is None or not len(events):
-            return events, np.empty(0, np.int64)
-        age_days = (events.time_s.max() - events.time_s) / DAY_S
-        weight = events.weight * 0.5 ** (age_days / self.half_life_days)
-        weight = np.maximum(weight, np.finfo(np.float32).tiny).astype(np.float32)
-        return replace(events, weight=weight), np.empty(0, np.int64)
+            return Kept()
+        weight: NDArray[Any] = (events.time_s - events.time_s.max()).astype(np.float64)
+        weight /= DAY_S * self.half_life_days
+        np.exp2(weight, out=weight)
+        weight *= events.weight
+        np.maximum(weight, np.finfo(np.float32).tiny, out=weight)
+        return Kept(weight=weight.astype(np.float32))
 
 
 DEFAULT: tuple[Any, ...] = (ValidTime(), Duplicates("last"))
@@ -153,30 +160,56 @@ def describe_rule(rule: Any) -> str:
     return f"{type(rule).__name__}({settings})"
 
 
-def apply(events: Interactions, rules: Sequence[Rule], name_of: Any) -> tuple[
-    Interactions, list[RuleReport], list[tuple[str, Interactions]]
-]:  # fmt: skip
-    """Apply the rules in order; return what is left, their reports, and what each put aside.
+def apply(
+    events: Events,
+    rules: Sequence[Rule],
+    ids: tuple[pl.Series, pl.Series],
+    rejects: Rejects | None = None,
+) -> list[RuleReport]:
+    """Apply the rules in order to the events themselves, and return their reports.
 
     Args:
-        events: encoded events.
+        events: encoded and sorted; changed.
         rules: in the order of their application.
-        name_of: (user_row, item_row) to words, for the examples.
+        ids: of user rows and of item rows, for the examples.
+        rejects: takes what each rule puts aside.
     """
-    reports, aside = [], []
+    reports = []
     for rule in rules:
-        kept, dropped = rule.keep(events)
-        few = [name_of(events.user_row[at], events.item_row[at]) for at in dropped[:3].tolist()]
-        reports.append(RuleReport(describe_rule(rule), len(events), len(kept), few))
-        if len(dropped):
-            aside.append((rule.name, events.select(dropped)))  # type: ignore[attr-defined]
-        events = kept
-    return events, reports, aside
+        mask, weight = rule.keep(events.view())
+        rows_in, examples = len(events), []
+        if mask is not None and not mask.all():
+            examples = _put_aside(events, mask, ids, rule.name, rejects or Rejects())
+        if weight is not None:
+            events.columns["weight"] = weight
+        if examples:
+            events.keep(mask)  # type: ignore[arg-type]
+        reports.append(RuleReport(describe_rule(rule), rows_in, len(events), examples))
+    return reports
 
 
-def _mask(
-    events: Interactions, mask: NDArray[np.bool_]
-) -> tuple[Interactions, NDArray[np.integer]]:
-    return (events, np.empty(0, np.int64)) if mask.all() else (
-        events.select(mask), np.flatnonzero(~mask)
-    )  # fmt: skip
+def _put_aside(
+    events: Events,
+    mask: NDArray[np.bool_],
+    ids: tuple[pl.Series, pl.Series],
+    reason: str,
+    rejects: Rejects,
+) -> list[str]:
+    """Hand on the rows outside the mask, and return a few of them in words."""
+    examples: list[str] = []
+    for start in range(0, len(mask), _CHUNK):
+        at = start + np.flatnonzero(~mask[start : start + _CHUNK])
+        if not rejects.wanted:
+            at = at[:_EXAMPLES]
+        columns = {name: column[at] for name, column in events.columns.items()}
+        users, items = ids[0].gather(columns["user_row"]), ids[1].gather(columns["item_row"])
+        for user, item in zip(users[: _EXAMPLES - len(examples)], items, strict=False):
+            examples.append(f"user {user}, item {item}")
+        if rejects.wanted:
+            rows = {"user_id": users, "item_id": items, "weight": columns["weight"]}
+            if "time_s" in columns:
+                rows["time"] = columns["time_s"]
+            rejects.add(pl.DataFrame(rows).with_columns(pl.lit(reason).alias("reason")))
+        elif len(examples) == _EXAMPLES:
+            break
+    return examples

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import polars as pl
 
-from martlet.core import DataError
+from martlet.core import DataError, SpecError
 from martlet.data.formats import scan, stated
 
-TimeUnit = Literal["auto", "s", "ms", "us", "ns"]
+TimeUnit = Literal["auto", "s", "ms", "us", "ns", "iso"]
 EVENT_WEIGHTS: Mapping[str, float] = {"view": 1, "cart": 3, "buy": 5}
 
 # Usual headings, most telling first; compared without case, blanks, dashes and underscores.
@@ -52,7 +53,7 @@ class Log:
     files: tuple[str, ...]
     format: str
     time_unit: TimeUnit = "auto"
-    event_weights: Mapping[str, float] = ()  # type: ignore[assignment]
+    event_weights: Mapping[str, float] = field(default_factory=lambda: EVENT_WEIGHTS)
 
 
 def read(
@@ -68,7 +69,7 @@ def read(
     context_cols: Sequence[str] = (),
     format: str | None = None,
     sep: str | None = None,
-    time_unit: TimeUnit = "auto",
+    time_unit: TimeUnit | None = None,
     event_weights: Mapping[str, float] | None = None,
 ) -> Log:
     """Return the log in a file, a folder, a glob, an address, a list of these, or a table.
@@ -90,12 +91,25 @@ def read(
         context_cols: columns to carry along, aligned with the events.
         format: in place of what the name and the first lines tell.
         sep: separator of a text file.
-        time_unit: "s", "ms", "us" or "ns"; "auto" tells by the size of the numbers.
-        event_weights: weight by event type; default view 1, cart 3, buy 5.
+        time_unit: "s", "ms", "us", "ns" or "iso"; None or "auto" tells each time by itself, a
+            number by its size.
+        event_weights: weight by event type, in place of view 1, cart 3, buy 5; an event of
+            another type is a bad row.
 
     Raises:
         DataError: nothing to read, or a column that cannot be found.
+        SpecError: an unknown unit of time, or a weight that is no finite number above 0.
     """
+    unit = "auto" if time_unit is None else time_unit
+    if unit not in get_args(TimeUnit):
+        units = ", ".join(get_args(TimeUnit))
+        raise SpecError(f"the time unit {unit!r} is unknown: expected one of {units}")
+    weights = EVENT_WEIGHTS if event_weights is None else event_weights
+    for kind, weight in weights.items():
+        if not 0 < float(weight) < math.inf:
+            raise SpecError(
+                f"the weight of the event {kind!r} is {weight}: expected a finite number above 0"
+            )
     if isinstance(source, str | Path) or _is_list_of_paths(source):
         frame, found, files = scan(source, format, sep)
     else:
@@ -124,8 +138,8 @@ def read(
         context,
         tuple(files),
         found,
-        time_unit,
-        EVENT_WEIGHTS if event_weights is None else event_weights,
+        unit,
+        weights,
     )
 
 
@@ -215,42 +229,3 @@ def _find(names: list[str], given: Mapping[str, str | None], file: str) -> dict[
                 f"name one with --{role}-col"
             )
     return found
-
-
-def as_float(column: str, dtype: Any) -> pl.Expr:
-    """Return a column as float64; what is no number becomes null."""
-    expr = pl.col(column)
-    text = dtype == pl.String
-    return (expr.str.strip_chars() if text else expr).cast(pl.Float64, strict=False)
-
-
-def as_seconds(column: str, dtype: Any, unit: TimeUnit) -> pl.Expr:
-    """Return a column of times as int64 Unix seconds; what is no time becomes null.
-
-    Numbers are seconds below 1e11 (the year 5138), else milli-, micro- or nanoseconds.
-    """
-    expr = pl.col(column)
-    if isinstance(dtype, pl.Datetime | pl.Date) or dtype in (pl.Datetime, pl.Date):
-        return expr.cast(pl.Datetime("us")).dt.epoch("s")
-    number = as_float(column, dtype)
-    if unit == "auto":
-        size = number.abs()
-        scale = (
-            pl.when(size < 1e11).then(1.0).when(size < 1e14).then(1e3).when(size < 1e17).then(1e6)
-        ).otherwise(1e9)
-    else:
-        scale = pl.lit({"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}[unit])
-    # A whole number of seconds must not pass through a float: 2^53 is far, but nanoseconds are not.
-    seconds = (number / scale).floor().cast(pl.Int64, strict=False)
-    if dtype != pl.String:
-        return seconds
-    text = expr.str.strip_chars()
-    forms: Iterable[str] = (
-        "%Y-%m-%dT%H:%M:%S%.fZ", "%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d %H:%M:%S%.f",
-        "%Y-%m-%dT%H:%M", "%Y-%m-%d %H:%M",
-    )  # fmt: skip
-    stamps = [text.str.to_datetime(form, strict=False, time_unit="us") for form in forms]
-    with_zone = text.str.to_datetime("%Y-%m-%dT%H:%M:%S%.f%z", strict=False, time_unit="us")
-    days = text.str.to_date("%Y-%m-%d", strict=False).cast(pl.Datetime("us"))
-    iso = pl.coalesce(*stamps, with_zone.dt.replace_time_zone(None), days)
-    return pl.coalesce(seconds, iso.dt.epoch("s"))

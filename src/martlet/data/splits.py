@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from martlet.core import DataError, Interactions, SpecError, rng
+from martlet.core import DataError, Interactions, SpecError, num_threads, rng
+from martlet.kernels.events import order_by, shared_pairs
 
 TRAIN, VALID, TEST = 0, 1, 2
 
@@ -69,12 +70,8 @@ class LastOut:
     def assign(self, events: Interactions, seed: int) -> NDArray[np.int8]:
         """Return (n,) int8 parts; a user of too few events trains with all of them."""
         lengths = events.histories.lengths
-        left = np.repeat(events.histories.indptr[1:], lengths) - 1 - np.arange(len(events))
-        enough = np.repeat(lengths, lengths) > self.valid + self.test
-        part = np.zeros(len(events), np.int8)
-        part[enough & (left < self.test + self.valid)] = VALID
-        part[enough & (left < self.test)] = TEST
-        return part
+        enough = lengths > self.valid + self.test
+        return _runs(lengths, enough * self.test, enough * self.valid)
 
 
 @dataclass(frozen=True)
@@ -94,16 +91,15 @@ class RandomSplit:
 
     def assign(self, events: Interactions, seed: int) -> NDArray[np.int8]:
         """Return (n,) int8 parts; every user keeps at least one event to train with."""
-        order = np.lexsort((rng(seed, "split").random(len(events)), events.user_row))
         lengths = events.histories.lengths
-        place = np.empty(len(events), np.int64)
-        place[order] = np.arange(len(events)) - np.repeat(events.histories.indptr[:-1], lengths)
-        size = np.repeat(lengths, lengths)
-        test = np.minimum(np.round(size * self.test), size - 1)
-        valid = np.minimum(np.round(size * self.valid), size - 1 - test)
-        part = np.zeros(len(events), np.int8)
-        part[place < test + valid] = VALID
-        part[place < test] = TEST
+        test = np.minimum(np.round(lengths * self.test), lengths - 1)
+        valid = np.minimum(np.round(lengths * self.valid), lengths - 1 - test)
+        # Numbers from 0 to 1 are ordered as their bits are; the smallest of a user come last.
+        draw = rng(seed, "split").random(len(events)).view(np.int64)
+        np.negative(draw, out=draw)
+        order, _ = order_by(events.user_row, events.num_users, draw, num_threads())
+        part = np.empty(len(events), np.int8)
+        part[order] = _runs(lengths, test, valid)
         return part
 
 
@@ -149,19 +145,23 @@ def parse_split(text: str) -> TimeSplit | LastOut | RandomSplit:
 
 def leakage(train: Interactions, valid: Interactions, test: Interactions) -> dict[str, Any]:
     """Return what of a later part is already in an earlier one: pairs met again, times crossed."""
-
-    def pairs(events: Interactions) -> NDArray[np.int64]:
-        return np.unique(events.user_row.astype(np.int64) * events.num_items + events.item_row)
-
     found: dict[str, Any] = {}
     parts = {"train": train, "valid": valid, "test": test}
     for earlier, later in (("train", "valid"), ("train", "test"), ("valid", "test")):
-        shared = np.intersect1d(pairs(parts[earlier]), pairs(parts[later]), assume_unique=True)
-        found[f"pairs in {earlier} and {later}"] = len(shared)
+        histories = parts[earlier].histories, parts[later].histories
+        found[f"pairs in {earlier} and {later}"] = shared_pairs(*histories, num_threads())
         first, second = parts[earlier].time_s, parts[later].time_s
         if first is not None and second is not None and len(first) and len(second):
             found[f"{earlier} ends before {later}"] = bool(first.max() <= second.min())
     return found
+
+
+def _runs(lengths: Any, test: Any, valid: Any) -> NDArray[np.int8]:
+    """Return parts, user by user: the events that train, then as many as choose and measure."""
+    test, valid = np.maximum(test, 0), np.maximum(valid, 0)
+    counts = np.stack([lengths - valid - test, valid, test], axis=1).astype(np.int64)
+    parts = np.tile(np.array([TRAIN, VALID, TEST], np.int8), len(lengths))
+    return np.repeat(parts, counts.ravel())
 
 
 def _check_shares(valid: float, test: float) -> None:

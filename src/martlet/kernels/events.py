@@ -102,9 +102,9 @@ def number_keys_reference(keys: U64, checks: U32) -> I32:
     return np.array([seen.setdefault(pair, len(seen)) for pair in pairs], np.int32)
 
 
-def order_by(key: I32, num_keys: int, time: I64 | None = None, num_threads: int = 1) -> NDArray[
-    np.integer
-]:  # fmt: skip
+def order_by(
+    key: I32, num_keys: int, time: I64 | None = None, num_threads: int = 1
+) -> tuple[NDArray[np.integer], I64]:
     """Return the positions that sort by key, then by time, equal ones as they are given.
 
     Args:
@@ -114,10 +114,11 @@ def order_by(key: I32, num_keys: int, time: I64 | None = None, num_threads: int 
         num_threads: threads over keys.
 
     Returns:
-        (n,) int32 positions, int64 for 2^31 events or more. O(n) where each key's times rise
-        already, else O(n log n); memory is what it returns.
+        (n,) int32 positions, int64 for 2^31 events or more; and (num_keys,) int64 counts. O(n)
+        where each key's times rise already, else O(n log n); memory is what it returns.
     """
-    order = np.empty(len(key), np.int32 if len(key) < 2**31 else np.int64)
+    small = len(key) < 2**31
+    order: NDArray[np.integer] = np.empty(len(key), np.int32 if small else np.int64)
     ends = np.zeros(num_keys + 2, np.int64)
     _place(key, ends, order)
     if time is not None:
@@ -126,7 +127,7 @@ def order_by(key: I32, num_keys: int, time: I64 | None = None, num_threads: int 
             lambda first, last: _sort_runs(ends, times, order, first, last),
             num_keys, num_threads, _GRAIN,
         )  # fmt: skip
-    return order
+    return order, np.diff(ends[:-1])
 
 
 @njit(cache=True, nogil=True)

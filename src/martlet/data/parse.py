@@ -1,0 +1,269 @@
+"""From raw batches to typed columns; bad rows are counted, shown and put aside with a reason."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from martlet.core import Array, DataError, num_threads
+from martlet.data.clean import RuleReport
+from martlet.data.formats import stated
+from martlet.data.numbering import Numbering
+from martlet.data.reading import Log, TimeUnit
+from martlet.data.rejects import Rejects
+from martlet.kernels.parallel import in_order
+
+_BATCH = 1 << 19
+_EXAMPLES = 3
+# A rating of zero or below is a rating; as a weight it would say that nothing happened.
+LEAST_WEIGHT = np.float32(1e-6)
+_PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+
+Parsed = tuple[Array, NDArray[np.bool_] | None]
+
+
+class _Column(NamedTuple):
+    """A column to come, from which one, how, and what a row is called that has no such value."""
+
+    name: str
+    source: str
+    read: Callable[[pl.Series], Parsed]
+    reason: str = ""
+
+
+class _Grown:
+    """An array that grows at its end. Where it is large, the system moves its pages, not bytes."""
+
+    def __init__(self) -> None:
+        self._array: Array = np.empty(0, np.int8)
+        self._size = 0
+
+    def add(self, piece: Array) -> None:
+        """Append values; the type widens to hold them."""
+        dtype = np.result_type(self._array, piece) if self._size else piece.dtype
+        self._array = self._array.astype(dtype, copy=False)
+        need = self._size + len(piece)
+        if need > len(self._array):
+            self._array.resize(need + need // 16, refcheck=False)
+        self._array[self._size : need] = piece
+        self._size = need
+
+    def done(self) -> Array:
+        """Return the values."""
+        self._array.resize(self._size, refcheck=False)
+        return self._array
+
+
+def parse(
+    log: Log, numberings: Mapping[str, Numbering], rejects: Rejects, *, strict: bool
+) -> tuple[dict[str, Array], list[RuleReport]]:
+    """Read the log in streaming; return its good rows as columns, and reports.
+
+    ``user_id`` and ``item_id`` are codes of their numberings; of ``rating``, ``weight`` and
+    ``time_s`` there are those that the log has.
+
+    Args:
+        log: what ``read`` gave.
+        numberings: of ``user_id``, ``item_id`` and of each column of text to carry along.
+        rejects: takes the bad rows.
+        strict: whether a bad row is an error.
+
+    Raises:
+        DataError: it cannot be read, has no good row, or under ``strict`` a bad one.
+    """
+    with stated(log.files):
+        columns = _plan(log, log.frame.collect_schema(), numberings)
+        grown = {column.name: _Grown() for column in columns}
+        bad, rows_in = _Bad(log, strict, rejects), 0
+        for batch in log.frame.collect_batches(chunk_size=_BATCH, engine="streaming"):
+            values = _values(batch, columns)
+            reason = np.zeros(len(batch), np.uint8)
+            for number in reversed(range(len(columns))):  # the first column's reason is told
+                wrong = values[number][1]
+                if wrong is not None:
+                    reason[wrong] = number + 1
+            good = reason == 0
+            clean = bool(good.all())
+            if not clean:
+                bad.add(batch, reason, [column.reason for column in columns], rows_in)
+            for column, (array, _) in zip(columns, values, strict=True):
+                grown[column.name].add(array if clean else array[good])
+            rows_in += len(batch)
+    if not rows_in:
+        raise DataError(f"{log.files[0]} holds no event: expected rows below the header")
+    return {name: column.done() for name, column in grown.items()}, bad.reports(rows_in)
+
+
+def _values(batch: pl.DataFrame, columns: list[_Column]) -> list[Parsed]:
+    return list(in_order(lambda c: c.read(batch[c.source]), columns, num_threads()))
+
+
+def _plan(
+    log: Log, schema: Mapping[str, Any], numberings: Mapping[str, Numbering]
+) -> list[_Column]:
+    """Return how each column is read, in the order in which a bad row is told its reason."""
+    plan = [
+        _Column(name, name, partial(_ids, numberings[name]), "missing id")
+        for name in ("user_id", "item_id")
+    ]
+    if "rating" in schema:
+        plan.append(_Column("rating", "rating", _ratings, "unparsable rating"))
+    if "event" in schema:
+        known = {str(name).lower(): float(value) for name, value in log.event_weights.items()}
+        read = partial(_event_weights, Numbering(pl.String), known)
+        plan.append(_Column("weight", "event", read, "unknown event"))
+    elif "weight" in schema:
+        plan.append(_Column("weight", "weight", _weights, "bad weight"))
+    if "time" in schema:
+        read_times = partial(_times, unit=log.time_unit)
+        plan.append(_Column("time_s", "time", read_times, "unparsable time"))
+    for name in ("basket", *log.context):
+        if name in schema:
+            carried = partial(_carried, numberings.get(name))
+            plan.append(_Column(name, name, carried))
+    return plan
+
+
+class _Bad:
+    """Counts bad rows by reason, keeps a few to show, and hands all of them on."""
+
+    def __init__(self, log: Log, strict: bool, rejects: Rejects) -> None:
+        self._log, self._strict, self._rejects = log, strict, rejects
+        self._counts: dict[str, int] = defaultdict(int)
+        self._examples: dict[str, list[str]] = defaultdict(list)
+
+    def add(
+        self, batch: pl.DataFrame, reason: NDArray[np.uint8], names: list[str], done: int
+    ) -> None:
+        """Take the rows of a batch whose reason is above 0; ``done`` rows came before it."""
+        at = np.flatnonzero(reason)
+        if self._strict:
+            values, why = batch.row(int(at[0]), named=True), names[reason[at[0]] - 1]
+            raise DataError(
+                f"{self._log.files[0]}, row {done + at[0] + 1}: {why} in {values}; mend it, or "
+                "leave out --strict to count such rows and go on"
+            )
+        for code in dict.fromkeys(reason[at].tolist()):
+            name, rows = names[code - 1], np.flatnonzero(reason == code)
+            self._counts[name] += len(rows)
+            for row in rows[: _EXAMPLES - len(self._examples[name])].tolist():
+                values = batch.row(row, named=True)
+                shown = ", ".join(f"{key}={value!r}" for key, value in values.items())
+                self._examples[name].append(f"row {done + row + 1}: {shown}")
+        if self._rejects.wanted:
+            why_of = pl.Series("reason", [names[code - 1] for code in reason[at].tolist()])
+            row_of = pl.Series("row", done + at + 1)
+            self._rejects.add(batch[at].with_columns(why_of, row_of))
+
+    def reports(self, rows_in: int) -> list[RuleReport]:
+        """Return a report a reason, in the order in which they were met.
+
+        Raises:
+            DataError: no good row is left.
+        """
+        reports, left = [], rows_in
+        for name, count in self._counts.items():
+            reports.append(RuleReport(name, left, left - count, self._examples[name]))
+            left -= count
+        if not left:
+            counted = ", ".join(f"{r.rule} {r.rows_in - r.rows_out:,}" for r in reports)
+            raise DataError(
+                f"{self._log.files[0]} has no good row among {rows_in:,} ({counted}; first: "
+                f"{reports[0].examples[0]}): check the columns and the separator"
+            )
+        return reports or [RuleReport("parsed", rows_in, rows_in, [])]
+
+
+def _ids(numbering: Numbering, column: pl.Series) -> Parsed:
+    codes = numbering.codes(column)
+    return codes, codes < 0
+
+
+def _ratings(column: pl.Series) -> Parsed:
+    rating = _floats(column, pl.Float32).to_numpy()
+    return rating, ~np.isfinite(rating)
+
+
+def _weights(column: pl.Series) -> Parsed:
+    weight = _floats(column, pl.Float32).to_numpy()
+    return weight, ~((weight > 0) & (weight < np.inf))
+
+
+def _event_weights(kinds: Numbering, known: Mapping[str, float], column: pl.Series) -> Parsed:
+    codes = kinds.codes(column)
+    of_kind = [known.get(str(kind).strip().lower(), 0.0) for kind in kinds.ids]
+    weight = np.array([*of_kind, 0.0], np.float32)[codes]  # code -1 finds the last
+    return weight, weight == 0
+
+
+def _times(column: pl.Series, unit: TimeUnit) -> Parsed:
+    seconds = to_seconds(column, unit)
+    return seconds.fill_null(0).to_numpy(), seconds.is_null().to_numpy()
+
+
+def _carried(numbering: Numbering | None, column: pl.Series) -> Parsed:
+    """Numbers stay; all else becomes a code, -1 where there is none."""
+    return (column.to_numpy() if numbering is None else numbering.codes(column)), None
+
+
+def _floats(column: pl.Series, dtype: Any = pl.Float64) -> pl.Series:
+    """Return a column as floats; what is no number becomes null."""
+    number = column.cast(dtype, strict=False)
+    if column.dtype == pl.String and number.null_count() > column.null_count():
+        number = column.str.strip_chars().cast(dtype, strict=False)
+    return number
+
+
+def to_seconds(column: pl.Series, unit: TimeUnit) -> pl.Series:
+    """Return a column of times as int64 Unix seconds; what is no time becomes null.
+
+    By themselves, numbers are seconds below 1e11 (the year 5138), milliseconds below 1e14,
+    microseconds below 1e17, else nanoseconds; what is no number is ISO 8601, UTC without a zone.
+    """
+    if column.dtype in (pl.Datetime, pl.Date):
+        return column.cast(pl.Datetime("us")).dt.epoch("s")
+    if unit == "iso":
+        return _from_iso(column.cast(pl.String, strict=False))
+    if column.dtype.is_integer():
+        return _whole_seconds(column.cast(pl.Int64, strict=False), unit)
+    if column.dtype != pl.String:
+        return _whole_seconds(_floats(column), unit)
+    # Digits are read as integers: a float has 53 bits, and nanoseconds need 61.
+    seconds = _whole_seconds(column.cast(pl.Int64, strict=False), unit)
+    if seconds.null_count():
+        seconds = seconds.zip_with(seconds.is_not_null(), _whole_seconds(_floats(column), unit))
+    if seconds.null_count():
+        seconds = seconds.zip_with(seconds.is_not_null(), _from_iso(column))
+    return seconds
+
+
+def _whole_seconds(number: pl.Series, unit: TimeUnit) -> pl.Series:
+    if unit == "s":
+        parts: Any = 1
+    elif unit != "auto":
+        parts = _PER_SECOND[unit]
+    else:
+        size = pl.col("t").cast(pl.Float64).abs()
+        parts = pl.when(size < 1e11).then(1).when(size < 1e14).then(10**3)
+        parts = parts.when(size < 1e17).then(10**6).otherwise(10**9)
+    frame = pl.DataFrame({"t": number})
+    return frame.select((pl.col("t") // parts).cast(pl.Int64, strict=False))["t"]
+
+
+def _from_iso(column: pl.Series) -> pl.Series:
+    text = pl.col("t").str.strip_chars()
+    forms = (
+        "%Y-%m-%dT%H:%M:%S%.fZ", "%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d %H:%M:%S%.f",
+        "%Y-%m-%dT%H:%M", "%Y-%m-%d %H:%M",
+    )  # fmt: skip
+    stamps = [text.str.to_datetime(form, strict=False, time_unit="us") for form in forms]
+    with_zone = text.str.to_datetime("%Y-%m-%dT%H:%M:%S%.f%z", strict=False, time_unit="us")
+    days = text.str.to_date("%Y-%m-%d", strict=False).cast(pl.Datetime("us"))
+    iso = pl.coalesce(*stamps, with_zone.dt.replace_time_zone(None), days)
+    return pl.DataFrame({"t": column}).select(iso.dt.epoch("s"))["t"]

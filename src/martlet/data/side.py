@@ -1,0 +1,40 @@
+"""Side tables: the columns of items or users, joined to the log by id."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import polars as pl
+
+from martlet.core import Column, Text
+from martlet.data.reading import read_table
+
+
+def join_table(names: pl.Series, given: Any, kind: str) -> tuple[dict[str, Column], dict[str, int]]:
+    """Return the side table's columns in row order, and how many ids matched."""
+    table = read_table(given, kind=kind)
+    twice = len(table) - table["id"].n_unique()
+    table = table.unique("id", keep="first", maintain_order=True)
+    joined = pl.DataFrame({"id": names}).join(
+        table.with_columns(pl.lit(True).alias("_met")), on="id", how="left", maintain_order="left"
+    )
+    matched = int(joined["_met"].fill_null(False).sum())
+    columns: dict[str, Column] = {}
+    titles = ("title", "name", "movietitle", "column2")
+    for name in joined.columns:
+        if name in ("id", "_met"):
+            continue
+        column = joined[name]
+        plain = "".join(letter for letter in name.lower() if letter.isalnum())
+        label = "title" if plain in titles and "title" not in table.columns else name
+        if column.dtype.is_numeric():
+            columns[label] = column.cast(pl.Float64).fill_null(float("nan")).to_numpy()
+        else:
+            columns[label] = Text.of(column.cast(pl.String).fill_null("").to_list())
+    counts = {
+        "matched": matched,
+        f"{kind}s of the log without a row": len(names) - matched,
+        "rows without an event": len(table) - matched,
+        "ids twice": twice,
+    }
+    return columns, counts
