@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,8 @@ def read_config(context: typer.Context, path: Path | None) -> Path | None:
 def save_config(path: Path, context: typer.Context) -> None:
     """Write every argument and option with the value that ruled; ``--config`` reads the file.
 
+    A password inside an address is left out.
+
     Raises:
         OutputError: the file could not be written.
     """
@@ -76,4 +79,6 @@ def _toml(value: Any) -> str:
     import json
 
     plain = value if isinstance(value, bool | int | float | list) else str(value)
+    if isinstance(plain, str):
+        plain = re.sub(r"(://[^:/@]*):[^@/]*@", r"\1@", plain)
     return json.dumps(plain, ensure_ascii=False).replace("\x7f", "\\u007f")

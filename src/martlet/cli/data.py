@@ -58,6 +58,9 @@ def prepare(
     log: Annotated[str, typer.Argument(help="A file, a folder, a glob or an address.")],
     out: Out,
     *,
+    sql: Annotated[
+        str | None, typer.Option(help="A query; LOG is then a SQLite file or an address.")
+    ] = None,
     items: Annotated[str | None, typer.Option(help="A table joined by item id.")] = None,
     users: Annotated[str | None, typer.Option(help="A table joined by user id.")] = None,
     split: Annotated[
@@ -101,7 +104,7 @@ def prepare(
 
     Prints what each rule of cleaning did.
     """
-    from martlet.data import GivenSplit, parse_split, read
+    from martlet.data import GivenSplit, parse_split, read, read_sql
     from martlet.data import prepare as make
     from martlet.data.clean import (
         Duplicates,
@@ -137,7 +140,7 @@ def prepare(
     if test is not None:
         share = valid.replace(".", "", 1).isdigit()
         cut = GivenSplit(read(test, **columns), float(valid) if share else read(valid, **columns))
-    table = read(log, **columns)
+    table = read(log, **columns) if sql is None else read_sql(sql, log, **columns)
     how: dict[str, Any] = {
         "items": items,
         "users": users,

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from martlet.frontier.explore import Exploration
     from martlet.scorers.bundle import Bundle
 
+_FEW = 3  # reasons are told on the screen; more are left to the report
+
 
 def explore_and_report(
     dataset: Dataset,
@@ -102,8 +104,10 @@ def _print_candidates(found: Exploration, title: str) -> None:
     rows.sort(key=lambda row: -float(row[1] or 0))
     header = ["recommender", found.quality, *costs.values()]
     print_table(f"{title}: validation part", header, rows)
-    for reason in found.skipped:
-        print(f"Left out: {reason}")
+    if len(found.skipped) > _FEW:
+        print(f"Left out: {len(found.skipped)} candidates; the report says why.")
+    else:
+        print("".join(f"Left out: {reason}\n" for reason in found.skipped), end="")
     print(f"Chosen: {found.choice.why}.")
     final = ", ".join(f"{name} {value:.4f}" for name, value in found.final.quality.items())
     print(f"On the test part, once: {final} ({found.final.num_users:,} users).")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import sqlite3
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -29,6 +31,14 @@ _NAMES: Mapping[str, Sequence[str]] = {
     "event": ("event", "eventtype", "behavior", "action"),
     "basket": ("basket", "basketid", "orderid", "transactionid"),
 }  # fmt: skip
+_REFUSALS = (
+    pl.exceptions.PolarsError,
+    sqlite3.Error,
+    ImportError,
+    OSError,
+    RuntimeError,
+    ValueError,
+)
 _BY_PLACE = ("user", "item", "rating", "time")
 
 
@@ -144,16 +154,33 @@ def read(
 
 
 def read_sql(query: str, connection: Any, **columns: Any) -> Log:
-    """Return the log that a SQL query gives; ``columns`` as in ``read``.
+    """Return the log that a SQL query gives.
+
+    Args:
+        query: such as ``"select user_id, item_id, time from events"``.
+        connection: a SQLite file; an address, for which Polars needs connectorx; or an open
+            connection.
+        columns: as in ``read``.
 
     Raises:
-        DataError: the database refused, or a column cannot be found.
+        DataError: the database refused, connectorx is missing, or a column cannot be found.
     """
-    with stated([f"the query {query[:60]!r}"]):
-        if isinstance(connection, str):
-            frame = pl.read_database_uri(query, connection)
-        else:
+    try:
+        if not isinstance(connection, str | Path):
             frame = pl.read_database(query, connection)
+        elif Path(connection).is_file():
+            address = f"{Path(connection).resolve().as_uri()}?mode=ro"
+            with closing(sqlite3.connect(address, uri=True)) as opened:
+                frame = pl.read_database(query, opened)
+        else:
+            frame = pl.read_database_uri(query, str(connection))
+    except _REFUSALS as error:
+        # An address is not told: it may hold a password.
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise DataError(
+            f"the query {query[:60]!r} gave nothing: {reason[0]}; expected a SQLite file, an "
+            "address such as postgresql://... with connectorx installed, or an open connection"
+        ) from error
     return read(frame, **columns)
 
 

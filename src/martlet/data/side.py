@@ -27,6 +27,8 @@ def join_table(names: pl.Series, given: Any, kind: str) -> tuple[dict[str, Colum
         column = joined[name]
         plain = "".join(letter for letter in name.lower() if letter.isalnum())
         label = "title" if plain in titles and "title" not in table.columns else name
+        if label != "title":
+            column = _as_numbers(column)
         if column.dtype.is_numeric():
             columns[label] = column.cast(pl.Float64).fill_null(float("nan")).to_numpy()
         else:
@@ -38,3 +40,18 @@ def join_table(names: pl.Series, given: Any, kind: str) -> tuple[dict[str, Colum
         "ids twice": twice,
     }
     return columns, counts
+
+
+def _as_numbers(column: pl.Series) -> pl.Series:
+    """Return a text column (all that a text file has) as numbers where each filled value is one.
+
+    A leading zero is no number's: it makes a postcode or a code.
+    """
+    if column.dtype != pl.String:
+        return column
+    text = column.str.strip_chars()
+    filled = text.filter(text.is_not_null() & (text != ""))
+    numbers = filled.cast(pl.Float64, strict=False)
+    if not len(filled) or numbers.null_count() or filled.str.contains(r"^-?0\d").any():
+        return column
+    return text.cast(pl.Float64, strict=False)

@@ -2,6 +2,7 @@ import tomllib
 
 import pytest
 
+import martlet.data
 from support.command import document, run
 
 
@@ -79,3 +80,14 @@ def test_a_file_that_makes_no_sense(place, tmp_path, text, reason):
 def test_a_value_of_the_wrong_type_is_wrong_usage(place, tmp_path):
     (tmp_path / "c.toml").write_text('seed = "one"')
     run("fit", place / "data", "--config", tmp_path / "c.toml", "--out", tmp_path / "x", code=2)
+
+
+def test_a_password_is_not_written_down(tmp_path, place, monkeypatch):
+    monkeypatch.setattr(
+        "martlet.data.read_sql", lambda query, log, **_: martlet.data.read(place / "log.csv")
+    )
+    address = "postgresql://me:secret@host:5432/shop"
+    document("prepare", address, "--sql", "select 1", "--out", tmp_path / "a")
+    text = (tmp_path / "a.config.toml").read_text()
+    assert "secret" not in text
+    assert tomllib.loads(text)["log"] == "postgresql://me@host:5432/shop"

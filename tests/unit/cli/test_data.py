@@ -1,10 +1,13 @@
+import math
+import sqlite3
 import sys
+from contextlib import closing
 from types import ModuleType
 
 import polars as pl
 import pytest
 
-from martlet.core import Dataset
+from martlet.core import Dataset, Text
 from support.command import document, run
 
 
@@ -109,6 +112,42 @@ def test_the_effect_of_the_rules_is_asked_for_by_name(place, tmp_path, monkeypat
     assert [type(rule).__name__ for rule in asked["clean"]] == ["ValidTime", "Duplicates", "KCore"]
     assert {"items", "users", "split", "progress", "log"} <= asked.keys()
     assert "KCore: ndcg@10 +0.01" in run(*words, "--out", tmp_path / "b").stdout
+
+
+def test_a_database_is_asked(tmp_path):
+    path = tmp_path / "a shop?.db"
+    with closing(sqlite3.connect(path)) as shop, shop:
+        shop.execute("create table events (user_id text, item_id text, timestamp int)")
+        rows = [(f"u{i % 5}", f"i{i % 7}", 1_600_000_000 + i) for i in range(35)]
+        shop.executemany("insert into events values (?, ?, ?)", rows)
+    words = ("prepare", path, "--out", tmp_path / "a", "--sql")
+    about = document(*words, "select * from events where user_id <> 'u0'")
+    assert about["counts"]["num_users"] == 4
+    assert about["cleaning"][0]["rows_in"] == 28
+    (tmp_path / "no.db").write_text("no database, but long enough to look like the head of one")
+    for log, query, reason in (
+        (path, "select * from orders", "no such table: orders"),
+        (path, "drop table events", "the query 'drop table events' gave nothing"),
+        (tmp_path / "no.db", "select * from t", "file is not a database"),
+        ("postgresql://nowhere/x", "select 1", "expected a SQLite file, an address such as"),
+    ):
+        refused = run("prepare", log, "--sql", query, "--out", tmp_path / "x", code=1)
+        assert reason in refused.stderr
+    assert not (tmp_path / "x").exists()
+
+
+def test_numbers_of_a_text_table_are_numbers(place, tmp_path):
+    lines = ["item_id,price,code,note,title", "i1, 2.5 ,007,,1984", "i2,,12,,2001", "i3,-1e2,3,,x"]
+    (tmp_path / "items.csv").write_text("\n".join(lines))
+    words = ("--items", tmp_path / "items.csv", "--out", tmp_path / "a")
+    document("prepare", place / "log.csv", *words)
+    data = Dataset.load(tmp_path / "a")
+    price = dict(zip(data.items.ids, data.catalogue["price"].tolist(), strict=True))
+    assert (price["i1"], price["i3"]) == (2.5, -100)
+    assert math.isnan(price["i2"])
+    assert isinstance(data.catalogue["code"], Text)
+    assert isinstance(data.catalogue["note"], Text)
+    assert data.catalogue["title"][data.items.row("i1")] == "1984"
 
 
 def test_describe(place):

@@ -61,6 +61,7 @@ def test_the_real_log_is_taken_where_it_can_be_had(offline, tmp_path, monkeypatc
     done = run("demo", "--out", tmp_path / "demo")
     assert "MovieLens 100K, split by time: validation part" in done.stdout
     assert "SYNTHETIC" not in done.stdout
+    assert "Left out" not in done.stdout
     shown = done.stdout[done.stdout.index("On the test part, once:") :].splitlines()
     users = [line for line in shown if line.startswith("User ")]
     assert len(users) == 3
