@@ -173,5 +173,8 @@ def _items(found: list[tuple[str, float]]) -> list[dict[str, Any]]:
 
 
 def _print_items(title: str, stored: Any, found: list[tuple[str, float]]) -> None:
+    if "title" not in stored.catalogue:
+        print_table(title, ["item", "score"], found)
+        return
     rows = [[item, stored.title(stored.items.row(item)), score] for item, score in found]
     print_table(title, ["item", "title", "score"], rows)

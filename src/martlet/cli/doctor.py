@@ -30,6 +30,7 @@ NEEDED = (
 OPTIONAL = {
     "torch": "deep models; they are fitted with it, never served with it",
     "ray": "more than one machine",
+    "connectorx": "logs in databases other than SQLite",
 }
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 

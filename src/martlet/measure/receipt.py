@@ -104,7 +104,8 @@ class Receipt:
         return " + ".join(map(str, steps))
 
     def __str__(self) -> str:
-        rows = [f"{self.name} ({self.num_users:,} users of part {self.part})"]
+        of = f" ({self.num_users:,} users of part {self.part})" if self.part else ""
+        rows = [f"{self.name}{of}"]
         rows += [
             "  ".join(f"{k} {v:.4g}" for k, v in group.items() if v is not None)
             for group in (self.quality, self.cost)

@@ -24,6 +24,14 @@ def test_one_user(place):
     assert f"Title {first[1:]}" in told
 
 
+def test_without_titles_there_is_no_column_of_them(place, tmp_path):
+    run("prepare", place / "log.csv", "--out", tmp_path / "d")
+    run("fit", tmp_path / "d", "--model", "popularity", "--out", tmp_path / "b")
+    told = run("recommend", tmp_path / "b", "--user", "u1").stdout
+    assert "score" in told
+    assert "title" not in told
+
+
 def test_nobody_gets_what_is_popular(place):
     assert document("recommend", place / "b", "--user", "nobody")["fallback"] is True
     assert "popular with everyone" in run("recommend", place / "b", "--user", "nobody").stdout

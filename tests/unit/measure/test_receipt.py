@@ -36,6 +36,7 @@ def test_it_speaks_to_people():
         "ndcg@10 0.4",
         "p50_ms 4.5  p99_ms 9  scoring_mb 50  train_s 1",
     ]
+    assert str(replace(ONE, quality={}, part=None)).startswith("ials + quantize:int8 + ivf\np50_ms")
 
 
 @pytest.mark.parametrize(
