@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
-from statistics import NormalDist
 
 import numpy as np
-from numpy.typing import NDArray
 
 from martlet.core import DataError, Interactions, Progress, rng
 from martlet.data.calibration import EVEN, F64, Calibration, falling
@@ -14,7 +13,12 @@ from martlet.data.likeness import Likeness
 from martlet.data.synthetic import synthesize
 
 FIT_EVENTS = 200_000  # a larger log is fitted on some of its users
-WIDE, NARROW = 48, 12  # guesses over the whole range, then in each of three shrinking ranges
+WIDE, NARROW, TURNS = 32, 12, 3  # guesses over the whole range, then in each of shrinking ranges
+HALVINGS = 8  # of the range of a number that one statistic settles
+SMALLEST_WIDTH = 0.002
+MOST = 8.0  # of lean and of drift
+# What a distance of one is worth to the fit: about its size at a random guess.
+SCALE = {"cosine": 0.03, "log_lift": 0.2, "spectrum": 0.5}
 
 
 def calibrate(
@@ -26,8 +30,9 @@ def calibrate(
 ) -> Calibration:
     """Return the calibration of a log.
 
-    The latent numbers are those whose simulated log has the pairs and the drift most like the
-    source's (method of simulated moments), over about 100 simulations of ``FIT_EVENTS`` at most.
+    The latent numbers are those whose simulated log is most like the source (method of simulated
+    moments): lean and drift make the spread of tastes and the drift come out, width and circle
+    ratio the pairs. About 120 simulations of ``FIT_EVENTS`` at most.
 
     Raises:
         DataError: fewer than 2 users, 2 items or 10 events.
@@ -40,45 +45,55 @@ def calibrate(
         )
     step = -(-len(log) // FIT_EVENTS)
     sample = _compact(log.select(log.user_row % step == 0) if step > 1 else log)
-    target, trials = Likeness.of(sample), 0
-    sizes = {
-        "num_users": sample.num_users,
-        "num_items": sample.num_items,
-        "num_events": len(sample),
-    }
+    target, trials = Likeness(sample), 0
+    best = read_off(log, source)
+    settling = 3 * HALVINGS * (1 if best.clock_s is None else 2)
+    expected = settling + WIDE + TURNS * (NARROW + 1)
 
-    def loss(guess: Calibration) -> float:
+    def simulate(guess: Calibration) -> Likeness:
         nonlocal trials
         trials += 1
         if progress is not None:
-            progress("calibrate", trials, WIDE + 3 * NARROW + 16)
-        apart = target.distance(Likeness.of(synthesize(guess, **sizes, seed=seed)))
-        return apart["cosine"] / 0.03 + apart["log_lift"] / 0.2 + apart["spectrum"] / 0.5
+            progress("calibrate", trials, expected)
+        return Likeness(
+            synthesize(
+                guess,
+                num_users=sample.num_users,
+                num_items=sample.num_items,
+                num_events=len(sample),
+                seed=seed,
+            )
+        )
 
-    best = _with_drift(read_off(log, source), target, sizes, seed)
+    def loss(guess: Calibration) -> float:
+        apart = target.distance(simulate(guess), tuple(SCALE))
+        return sum(apart[name] / scale for name, scale in SCALE.items())
+
+    best = _settled(best, target, simulate)
     best = min(_guesses(best, 1.0, WIDE, seed), key=loss)
-    for turn in (1, 2, 3):
+    best = _settled(best, target, simulate)
+    for turn in range(1, TURNS + 1):
         best = min([best, *_guesses(best, 0.4**turn, NARROW, seed + turn)], key=loss)
-    return _with_drift(best, target, sizes, seed)
+    return _settled(best, target, simulate)
 
 
 def read_off(log: Interactions, source: str) -> Calibration:
     """Return the calibration whose latent numbers are not fitted yet. O(events log events)."""
     lengths = np.bincount(log.user_row)
-    by_item, by_user = (_explained(rows, log.weight) for rows in (log.item_row, log.user_row))
     clock, curves = None, [EVEN] * 4
     if log.time_s is not None and log.time_s.max() > log.time_s.min():
         clock = (int(log.time_s.min()), int(log.time_s.max()))
         curves = _clock_curves(log, (log.time_s - clock[0]) / (clock[1] - clock[0]))
     start, span, position, elapsed = (tuple(curve.round(5).tolist()) for curve in curves)
+    of = Likeness(log)
     return Calibration(
         source,
         falling(log.item_count[log.item_count > 0]),
         falling(lengths[lengths > 0]),
         tuple(np.quantile(log.weight, EVEN, method="nearest").astype(float).tolist()),
-        round(by_item, 4),
-        round(by_user, 4),
-        round(1 - log.matrix.nnz / len(log), 4),
+        round(of.weight_by_item, 4),
+        round(of.weight_by_user, 4),
+        round(of.repeat_share, 4),
         clock,
         start,
         span,
@@ -102,54 +117,47 @@ def _clock_curves(log: Interactions, share: F64) -> list[F64]:
     ]
 
 
-def _explained(rows: NDArray[np.int32], weight: NDArray[np.float32]) -> float:
-    """Return the share of the variance of ranks that the group explains, chance taken off."""
-    values, at = np.unique(weight, return_inverse=True)
-    if len(values) == 1:
-        return 0.0
-    before = np.concatenate([[0], np.cumsum(np.bincount(at))])
-    middle = (before[1:] + before[:-1]) / (2 * len(weight))
-    score = np.array([NormalDist().inv_cdf(m) for m in middle])[at]
-    count = np.bincount(rows)
-    mean = np.bincount(rows, score) / np.maximum(1, count)
-    within = ((score - mean[rows]) ** 2).sum() / max(1, len(rows) - np.count_nonzero(count))
-    return float(np.clip(1 - within / max(score.var(), 1e-12), 0.0, 0.49))
-
-
 def _guesses(around: Calibration, reach: float, count: int, seed: int) -> list[Calibration]:
-    """Return ``count`` guesses within ``reach`` (1: the whole range) of the latent numbers."""
-    u = rng(seed, "calibrate").random((count, 4))
-    at = np.array(
-        [
-            around.mainstream / 0.9,
-            np.log(around.width) / np.log(0.002),
-            np.log(around.num_interests) / np.log(16),
-            around.circle_ratio,
-        ]
-    )
+    """Return ``count`` guesses within ``reach`` (1: the whole range) of the width and the ratio."""
+    u = rng(seed, "calibrate").random((count, 2))
+    at = np.array([np.log(around.width) / np.log(SMALLEST_WIDTH), around.circle_ratio])
     at = np.clip(u if reach == 1 else at + reach * (u - 0.5), 0, 1)
     return [
-        replace(
-            around,
-            mainstream=round(0.9 * a, 4),
-            width=round(0.002**b, 5),
-            num_interests=round(16**c),
-            circle_ratio=round(d, 4),
-        )
-        for a, b, c, d in at.tolist()
+        replace(around, width=round(SMALLEST_WIDTH**a, 5), circle_ratio=round(b, 4))
+        for a, b in at.tolist()
     ]
 
 
-def _with_drift(of: Calibration, target: Likeness, sizes: dict[str, int], seed: int) -> Calibration:
-    """Return the calibration whose drift comes out as the source's."""
+def _settled(
+    of: Calibration, target: Likeness, simulate: Callable[[Calibration], Likeness]
+) -> Calibration:
+    """Return the calibration whose spread of tastes, and whose drift, come out as the source's."""
+
+    def lean(value: float) -> Calibration:
+        return replace(of, lean=value)
+
+    def drift(value: float) -> Calibration:
+        return replace(of, drift=value)
+
+    of = _halved(lean, lambda found: found.taste[7] - found.taste[2], target, simulate)
     if of.clock_s is None:
         return of
-    low, high = 0.0, 8.0
-    for _ in range(8):
-        drift = (low + high) / 2
-        found = Likeness.of(synthesize(replace(of, drift=drift), **sizes, seed=seed)).drift
-        low, high = (drift, high) if found > target.drift else (low, drift)
-    return replace(of, drift=round((low + high) / 2, 4))
+    return _halved(drift, lambda found: -found.drift, target, simulate)
+
+
+def _halved(
+    guess: Callable[[float], Calibration],
+    rising: Callable[[Likeness], float],
+    target: Likeness,
+    simulate: Callable[[Calibration], Likeness],
+) -> Calibration:
+    """Return the guess whose statistic, which rises with the guess, is the target's."""
+    low, high = 0.0, MOST
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        short = rising(simulate(guess(middle))) < rising(target)
+        low, high = (middle, high) if short else (low, middle)
+    return guess(round((low + high) / 2, 4))
 
 
 def _compact(log: Interactions) -> Interactions:

@@ -34,10 +34,9 @@ class Calibration:
         span: quantiles at ``EVEN`` of how much of the clock that is left users stay.
         position: quantiles at ``EVEN`` of where in a user's span the events lie.
         elapsed: share of all events before each of ``EVEN`` shares of the clock.
-        mainstream: share of events that follow popularity alone; fitted.
         width: smallest distance of an event from the user's interest; fitted.
-        num_interests: interests of a user; fitted.
-        circle_ratio: interests on each circle of items over those on the circle before; fitted.
+        circle_ratio: users on each circle of items over those on the circle before; fitted.
+        lean: standard deviation of how far users prefer popular items, or rare ones; fitted.
         drift: standard deviation of how far an item's log-popularity moves; fitted.
     """
 
@@ -53,10 +52,9 @@ class Calibration:
     span: tuple[float, ...]
     position: tuple[float, ...]
     elapsed: tuple[float, ...]
-    mainstream: float = 0.5
     width: float = 0.05
-    num_interests: int = 4
     circle_ratio: float = 0.5
+    lean: float = 0.0
     drift: float = 0.0
 
     @staticmethod

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from martlet.core import Interactions, Progress, SpecError, new_file, rng
 from martlet.data.calibration import EVEN, F64, Calibration, spread
 
-CIRCLES = 4  # orders of the items; see docs/decisions/synthetic.md
+CIRCLES = 8  # orders of the items; see docs/decisions/synthetic.md
 CHUNK_EVENTS = 2_000_000
 PILOTS, PILOT_EVENTS = 5, 200_000
 # Where a standard normal number passes from one quantile of ``EVEN`` to the next.
@@ -145,6 +145,18 @@ class Plan:
         return drift * rng(self.seed, "synthetic", "drift").normal(size=len(self.weight))
 
     @cached_property
+    def level(self) -> F64:
+        """(num_items,) share of all events that less popular items have, less a half."""
+        share = spread(self.calibration.popularity, len(self.weight)) / len(self.weight)
+        return 0.5 - np.cumsum(share) + share / 2
+
+    @cached_property
+    def lean(self) -> F64:
+        """(num_users,) how far each user prefers the popular items; negative the rare ones."""
+        normal = rng(self.seed, "synthetic", "lean").normal(size=len(self.lengths))
+        return self.calibration.lean * normal
+
+    @cached_property
     def stay(self) -> tuple[F64, F64]:
         """(num_users,) when each user begins and how long it stays, as shares of the clock."""
         of, stream = self.calibration, rng(self.seed, "synthetic", "stay")
@@ -153,9 +165,9 @@ class Plan:
         return start, span * (1 - start)
 
     @cached_property
-    def leaning(self) -> tuple[F64, F64]:
+    def opinion(self) -> tuple[F64, F64]:
         """(num_items,) and (num_users,) parts of the latent weight that are theirs."""
-        of, stream = self.calibration, rng(self.seed, "synthetic", "leaning")
+        of, stream = self.calibration, rng(self.seed, "synthetic", "opinion")
         by_item = np.sqrt(of.weight_of_item) * stream.normal(size=len(self.weight))
         return by_item, np.sqrt(of.weight_of_user) * stream.normal(size=len(self.lengths))
 
@@ -166,7 +178,7 @@ class Plan:
         user = np.repeat(np.arange(first, last, dtype=np.int32), self.lengths[first:last])
         latent = rng(self.seed, "synthetic", "weights", first).normal(size=len(item))
         latent *= np.sqrt(max(0.0, 1 - of.weight_of_item - of.weight_of_user))
-        latent += self.leaning[0][item] + self.leaning[1][user]
+        latent += self.opinion[0][item] + self.opinion[1][user]
         weight = np.array(of.weight, np.float32)[np.searchsorted(SCORES, latent)]
         if of.clock_s is None:
             return user, item, weight, None
@@ -181,10 +193,9 @@ class Plan:
         stream = rng(self.seed, "synthetic", purpose).integers(2**63, dtype=np.uint64)
         begin, span = (column[users] for column in self.stay)
         return draw_histories(  # type: ignore[no-any-return]
-            stream, int(users[0]), self.lengths[users], begin, span,
+            stream, int(users[0]), self.lengths[users], begin, span, self.lean[users],
             np.array(of.position), np.array(of.elapsed), _rising(of.circle_ratio),
-            *self.item_map, self.slope,
-            of.num_interests, of.mainstream, of.width, of.repeat_share,
+            of.width, of.repeat_share, *self.item_map, self.slope, self.level,
         )  # fmt: skip
 
     def chunks(self) -> Iterator[tuple[int, int]]:

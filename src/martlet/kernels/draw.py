@@ -30,15 +30,16 @@ def _at(curve, share):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
 def draw_histories(  # type: ignore[no-untyped-def]
-    seed, first_user, lengths, start, span, position, tau, circle_share, order, mass, guide, slope,
-    num_interests, mainstream, width, repeat_share,
+    seed, first_user, lengths, start, span, lean, position, tau, circle_share, width, repeat_share,
+    order, mass, guide, slope, level,
 ):  # fmt: skip
     """Return the items and times of consecutive users, each user's events in time order.
 
     The items lie on several circles, on each in an order of its own, each taking an arc as long as
-    its popularity. An interest is a point on one circle; an event falls near one of the user's
-    interests, at a distance spread evenly over the logarithm from ``width`` to the whole circle.
-    As interests are uniform on the circle, the popularity of the items is left as it was given.
+    its popularity. A user's interest is a point on one circle; an event falls near it, at a
+    distance spread evenly over the logarithm from ``width`` to the whole circle. As interests are
+    uniform on the circle, the popularity of the items is left as it was given. What was drawn is
+    kept or turned away by how the item fares at that time, and by the user's lean to the popular.
 
     Each user has a random stream of its own, so neither chunks nor their order change a digit.
 
@@ -48,17 +49,17 @@ def draw_histories(  # type: ignore[no-untyped-def]
         lengths: (n,) int64 events of each user.
         start: (n,) float64 when each user begins, in [0, 1].
         span: (n,) float64 how long each user stays.
+        lean: (n,) float64 how far each user prefers the popular items; negative the rare ones.
         position: (p,) float64 rising curve from 0 to 1: where in the span events lie.
         tau: (q,) float64 rising curve from 0 to 1: share of all events before a time.
-        circle_share: (circles,) float64 rising to 1: share of interests on a circle or one before.
+        circle_share: (circles,) float64 rising to 1: share of users on a circle or one before.
+        width: smallest distance from an interest, in (0, 1].
+        repeat_share: share of events that repeat an earlier item of the user.
         order: (circles, num_items) int32 items along each circle.
         mass: (circles, num_items) float64 end of each item's arc, the last 1.
         guide: (circles, g) int32 first place whose arc ends after j / g.
         slope: (num_items,) float64 how an item's log-popularity rises over all events; 0 is steady.
-        num_interests: interests of each user.
-        mainstream: share of events that follow popularity alone.
-        width: smallest distance from an interest, in (0, 1].
-        repeat_share: share of events that repeat an earlier item of the user.
+        level: (num_items,) float64 popularity, in [-0.5, 0.5].
 
     Returns:
         ``(sum(lengths),)`` int32 items, and float64 times in [0, 1]. O(events) on average.
@@ -69,9 +70,6 @@ def draw_histories(  # type: ignore[no-untyped-def]
     times = np.empty(total, np.float64)
     met_by = np.full(num_items, -1, np.int64)
     state = np.zeros(1, np.uint64)
-    circle_of = np.empty(num_interests, np.int64)
-    centre = np.empty(num_interests, np.float64)
-    share = np.empty(num_interests, np.float64)
     grid = guide.shape[1]
     log_width = np.log(width)
     begin = 0
@@ -90,41 +88,30 @@ def draw_histories(  # type: ignore[no-untyped-def]
         for event in range(begin, end):
             times[event] = start[user] + span[user] * _at(position, times[event] / passed)
 
-        drawn = 0.0
-        for j in range(num_interests):
-            pick, circle = _next(state), 0
-            while pick >= circle_share[circle]:
-                circle += 1
-            circle_of[j] = circle
-            centre[j] = _next(state)
-            drawn -= np.log(1.0 - _next(state))
-            share[j] = drawn
-
+        pick, circle = _next(state), 0
+        while pick >= circle_share[circle]:
+            circle += 1
+        centre, fond = _next(state), lean[user]
         for event in range(begin, end):
             if event > begin and _next(state) < repeat_share:
                 items[event] = items[begin + int(_next(state) * (event - begin))]
                 continue
             age = _at(tau, times[event]) - 0.5
             item = np.int32(-1)
-            circle = place = 0
+            place = 0
             for _ in range(MAX_TRIES):
-                if _next(state) < mainstream:
-                    circle, y = 0, _next(state)
-                else:
-                    pick, j = _next(state) * drawn, 0
-                    while j < num_interests - 1 and pick >= share[j]:
-                        j += 1
-                    reach = np.exp(log_width * _next(state))
-                    circle = circle_of[j]
-                    y = centre[j] + reach * (_next(state) - 0.5)
-                    y -= np.floor(y)
+                reach = np.exp(log_width * _next(state))
+                y = centre + reach * (_next(state) - 0.5)
+                y -= np.floor(y)
                 place = guide[circle, min(int(y * grid), grid - 1)]
                 while place < num_items - 1 and mass[circle, place] <= y:
                     place += 1
                 item = order[circle, place]
                 if met_by[item] != user:
-                    rate = slope[item]
-                    if rate == 0.0 or _next(state) < np.exp(rate * age - 0.5 * abs(rate)):
+                    # At most 0: age and level stay within a half of 0.
+                    wish = slope[item] * age - 0.5 * abs(slope[item])
+                    wish += fond * level[item] - 0.5 * abs(fond)
+                    if wish >= 0.0 or _next(state) < np.exp(wish):
                         break
                 item = np.int32(-1)
             if item < 0:
