@@ -3,11 +3,13 @@ import sqlite3
 import sys
 from contextlib import closing
 from types import ModuleType
+from typing import get_args
 
 import polars as pl
 import pytest
 
 from martlet.core import Dataset, Text
+from martlet.data.reading import TimeUnit
 from support.command import document, run
 
 
@@ -68,6 +70,11 @@ def test_columns_weights_of_events_and_the_unit_of_time_are_given(shop, tmp_path
         "prepare", shop, *words, "--event-weight", "view=much", "--out", tmp_path / "x", code=1
     )
     assert "--event-weight view=much: expected a number" in bad.stderr
+
+
+def test_every_unit_of_time_that_reading_knows_can_be_typed():
+    told = " ".join(run("prepare", "--help").stdout.split())
+    assert f"--time-unit <{'|'.join(get_args(TimeUnit))}>" in told
 
 
 def test_a_ready_split_is_kept(place, tmp_path):
