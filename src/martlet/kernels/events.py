@@ -143,17 +143,37 @@ def _place(key: Any, ends: Any, order: Any) -> None:
         ends[key[at] + 1] = place + 1
 
 
+# Merges by hand, and in plain loops: NumPy's argsort takes Numba seconds to compile.
 @njit(cache=True, nogil=True)
 def _sort_runs(ends: Any, time: Any, order: Any, first: int, last: int) -> None:
     for key in range(first, last):
-        run = order[ends[key] : ends[key + 1]]
-        for at in range(1, len(run)):
-            if time[run[at - 1]] > time[run[at]]:
-                times = np.empty(len(run), np.int64)
-                for one in range(len(run)):
-                    times[one] = time[run[one]]
-                run[:] = run[np.argsort(times, kind="mergesort")]
-                break
+        begin, n = ends[key], ends[key + 1] - ends[key]
+        rising = True
+        for at in range(begin + 1, begin + n):
+            rising &= time[order[at - 1]] <= time[order[at]]
+        if rising:
+            continue
+        times, rows = np.empty(n, np.int64), np.empty(n, np.int64)
+        to_times, to_rows = np.empty(n, np.int64), np.empty(n, np.int64)
+        for at in range(n):
+            rows[at] = order[begin + at]
+            times[at] = time[rows[at]]
+        width = 1
+        while width < n:
+            for start in range(0, n, 2 * width):
+                middle, stop = min(start + width, n), min(start + 2 * width, n)
+                left, right = start, middle
+                for at in range(start, stop):
+                    if right == stop or (left < middle and times[left] <= times[right]):
+                        to_times[at], to_rows[at] = times[left], rows[left]
+                        left += 1
+                    else:
+                        to_times[at], to_rows[at] = times[right], rows[right]
+                        right += 1
+            times, to_times, rows, to_rows = to_times, times, to_rows, rows
+            width *= 2
+        for at in range(n):
+            order[begin + at] = rows[at]
 
 
 def order_by_reference(key: I32, time: I64 | None) -> NDArray[np.integer]:
