@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import sys
 
 
@@ -10,6 +12,8 @@ def main() -> None:
     from martlet.cli.app import app
     from martlet.core.errors import MartletError
 
+    # Python would look once more through every object of Numba's before it lets the process end.
+    atexit.register(gc.freeze)
     as_json = "--json" in sys.argv
     try:
         app(prog_name="martlet")

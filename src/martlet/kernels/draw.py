@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from martlet.kernels.jit import njit
 
 MAX_TRIES = 200  # then the next item on the map that the user has not met is taken
 TO_UNIT = 2.0**-53
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _next(state):  # type: ignore[no-untyped-def]
+@njit(cache=True, nogil=True)
+def _next(state: Any) -> Any:
     """Advance a (1,) uint64 state and return a number in [0, 1): SplitMix64 (Steele, 2014)."""
     state[0] += np.uint64(0x9E3779B97F4A7C15)
     z = state[0]
@@ -20,19 +23,20 @@ def _next(state):  # type: ignore[no-untyped-def]
     return float((z ^ (z >> np.uint64(31))) >> np.uint64(11)) * TO_UNIT
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _at(curve, share):  # type: ignore[no-untyped-def]
+@njit(cache=True, nogil=True)
+def _at(curve: Any, share: Any) -> Any:
     """Read an evenly spaced rising curve at ``share`` in [0, 1]."""
     place = share * (len(curve) - 1)
     left = min(int(place), len(curve) - 2)
     return curve[left] + (place - left) * (curve[left + 1] - curve[left])
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def draw_histories(  # type: ignore[no-untyped-def]
-    seed, first_user, lengths, start, span, lean, position, tau, circle_share, width, repeat_share,
-    order, mass, guide, slope, level,
-):  # fmt: skip
+@njit(cache=True, nogil=True)
+def draw_histories(
+    seed: Any, first_user: int, lengths: Any, start: Any, span: Any, lean: Any, position: Any,
+    tau: Any, circle_share: Any, width: float, repeat_share: float,
+    order: Any, mass: Any, guide: Any, slope: Any, level: Any,
+) -> Any:  # fmt: skip
     """Return the items and times of consecutive users, each user's events in time order.
 
     The items lie on several circles, on each in an order of its own, each taking an arc as long as

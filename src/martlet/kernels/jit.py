@@ -23,9 +23,9 @@ def njit(**options: Any) -> Callable[[F], F]:
 
     def compiled(function: F) -> F:
         try:
-            return numba.njit(**options)(function)  # type: ignore[no-any-return]
+            return numba.njit(**options)(function)
         except RuntimeError:
-            return numba.njit(**options | {"cache": False})(function)  # type: ignore[no-any-return]
+            return numba.njit(**options | {"cache": False})(function)
 
     return compiled
 
