@@ -192,7 +192,7 @@ class Plan:
         of = self.calibration
         stream = rng(self.seed, "synthetic", purpose).integers(2**63, dtype=np.uint64)
         begin, span = (column[users] for column in self.stay)
-        return draw_histories(  # type: ignore[no-any-return]
+        return draw_histories(
             stream, int(users[0]), self.lengths[users], begin, span, self.lean[users],
             np.array(of.position), np.array(of.elapsed), _rising(of.circle_ratio),
             of.width, of.repeat_share, *self.item_map, self.slope, self.level,

@@ -11,6 +11,9 @@ from martlet.kernels.jit import njit
 
 MAX_TRIES = 200  # then the next item on the map that the user has not met is taken
 TO_UNIT = 2.0**-53
+F64 = NDArray[np.float64]
+I32 = NDArray[np.int32]
+U64 = NDArray[np.uint64]
 
 
 @njit(cache=True, nogil=True)
@@ -33,10 +36,23 @@ def _at(curve: Any, share: Any) -> Any:
 
 @njit(cache=True, nogil=True)
 def draw_histories(
-    seed: Any, first_user: int, lengths: Any, start: Any, span: Any, lean: Any, position: Any,
-    tau: Any, circle_share: Any, width: float, repeat_share: float,
-    order: Any, mass: Any, guide: Any, slope: Any, level: Any,
-) -> Any:  # fmt: skip
+    seed: np.uint64,
+    first_user: int,
+    lengths: NDArray[np.int64],
+    start: F64,
+    span: F64,
+    lean: F64,
+    position: F64,
+    tau: F64,
+    circle_share: F64,
+    width: float,
+    repeat_share: float,
+    order: I32,
+    mass: F64,
+    guide: I32,
+    slope: F64,
+    level: F64,
+) -> tuple[I32, F64]:
     """Return the items and times of consecutive users, each user's events in time order.
 
     The items lie on several circles, on each in an order of its own, each taking an arc as long as
@@ -131,7 +147,7 @@ def draw_histories(
 
 def arcs(
     popularity: NDArray[np.floating], circles: int, generator: np.random.Generator
-) -> tuple[NDArray[np.int32], NDArray[np.float64], NDArray[np.int32]]:
+) -> tuple[I32, F64, I32]:
     """Return the ``order``, ``mass`` and ``guide`` of items on random circles. O(circles items)."""
     n = len(popularity)
     order = np.stack([generator.permutation(n).astype(np.int32) for _ in range(circles)])
