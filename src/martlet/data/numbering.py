@@ -67,10 +67,13 @@ class Numbering:
 
     def ranked(self) -> tuple[pl.Series, I32]:
         """Return the ids in rising order, as text, and each code's place in that order."""
-        ids = self.ids
+        counts = self._same == np.arange(len(self._same))
+        ids = self.ids.filter(counts)
         order = ids.arg_sort()
-        rank = np.empty(len(ids), np.int32)
-        rank[order.to_numpy()] = np.arange(len(ids), dtype=np.int32)
+        place = np.empty(len(ids), np.int32)
+        place[order.to_numpy()] = np.arange(len(ids), dtype=np.int32)
+        rank = np.full(len(counts), -1, np.int32)
+        rank[counts] = place
         return ids.gather(order).cast(pl.String), rank
 
     def _add(self, new: pl.Series) -> None:

@@ -27,7 +27,7 @@ from martlet.data.formats import stated
 from martlet.data.numbering import Numbering, is_number, kind_of
 from martlet.data.parse import LEAST_WEIGHT, parse
 from martlet.data.reading import Log, read
-from martlet.data.rejects import rejects_to
+from martlet.data.rejects import Rejects, rejects_to
 from martlet.data.side import join_table
 from martlet.data.splits import TEST, VALID, GivenSplit, RandomSplit, Split, TimeSplit, leakage
 
@@ -68,11 +68,10 @@ def prepare(
     """
     log = log if isinstance(log, Log) else read(log)
     split = TimeSplit() if split is None else split
-    given = _given(split) if isinstance(split, GivenSplit) else []
     step = _stepper(progress)
     step("read")
     with rejects_to(rejects, log.frame.collect_schema().names()) as aside:
-        (events, *others), ids, reports = _events([log, *given], aside, strict=strict)
+        (events, *others), ids, reports = encode(log, split, aside, strict=strict)
         step("clean")
         reports += cleaning.apply(events, clean, ids, aside)
     if not len(events):
@@ -81,7 +80,7 @@ def prepare(
             + "; ".join(f"{r.rule} left {r.rows_out:,} of {r.rows_in:,}" for r in reports)
         )
     step("split")
-    part = _parts(events.view(), split, seed)
+    part = assign(events.view(), split, seed)
     if not (part == 0).any():
         raise DataError(
             f"the split {split} leaves nothing to train on of {len(events):,} events: "
@@ -124,31 +123,44 @@ def _stepper(progress: Progress | None) -> Callable[[str], None]:
     return step
 
 
-def _given(split: GivenSplit) -> list[Log]:
-    """Return the test log, and the validation log if there is one."""
-    logs = [split.test] if isinstance(split.valid, float | int) else [split.test, split.valid]
-    return [log if isinstance(log, Log) else read(log) for log in logs]
-
-
-def _events(
-    logs: Sequence[Log], aside: Any, *, strict: bool
+def encode(
+    log: Log, split: Split, rejects: Rejects | None = None, *, strict: bool = False
 ) -> tuple[list[Events], Ids, list[cleaning.RuleReport]]:
-    """Return the sorted events of each log over common rows, the ids of these, and reports."""
+    """Return sorted events over common rows: of the log, and of the logs that ``split`` gives.
+
+    Args:
+        log: what ``read`` gave.
+        split: a given one brings a test log, and perhaps a validation log.
+        rejects: takes the bad rows of the log.
+        strict: whether a bad row is an error.
+
+    Returns:
+        The events of each log, the ids of the user rows and of the item rows, both rising, and
+        what was found wrong with the log.
+
+    Raises:
+        DataError: a log that cannot be read, or without a good row.
+    """
+    logs = [log]
+    if isinstance(split, GivenSplit):
+        given = [split.test] if isinstance(split.valid, float | int) else [split.test, split.valid]
+        logs += [one if isinstance(one, Log) else read(one) for one in given]
     schemas = []
-    for log in logs:
-        with stated(log.files):
-            schemas.append(log.frame.collect_schema())
+    for one in logs:
+        with stated(one.files):
+            schemas.append(one.frame.collect_schema())
     numberings = {
         name: Numbering(kind_of([schema[name] for schema in schemas]))
         for name in ("user_id", "item_id")
     }
-    for name in ("basket", *logs[0].context):
+    for name in ("basket", *log.context):
         dtypes = [schema[name] for schema in schemas if name in schema]
         if not all(map(is_number, dtypes)):
             numberings[name] = Numbering(pl.String)
+    takers = [rejects or Rejects(), *(Rejects() for _ in logs[1:])]
     parsed = [
-        parse(log, numberings, aside if log is logs[0] else type(aside)(), strict=strict)
-        for log in logs
+        parse(one, numberings, taker, strict=strict)
+        for one, taker in zip(logs, takers, strict=True)
     ]
     ids, ranks = zip(*(numberings[name].ranked() for name in ("user_id", "item_id")), strict=True)
     tables = [_table(columns, ranks) for columns, _ in parsed]
@@ -174,8 +186,12 @@ def _weight(rating: Any, num_events: int) -> Array:
     return rating if positive.all() else np.where(positive, rating, LEAST_WEIGHT)
 
 
-def _parts(events: Interactions, split: Split, seed: int) -> NDArray[np.int8]:
-    """Return the part of each event; a given split cuts validation from train alone."""
+def assign(events: Interactions, split: Split, seed: int) -> NDArray[np.int8]:
+    """Return the (n,) part of each event; a given split cuts validation from train alone.
+
+    Raises:
+        DataError: a split that the events cannot have.
+    """
     if not isinstance(split, GivenSplit):
         return split.assign(events, seed)
     if isinstance(split.valid, float | int) and split.valid:
