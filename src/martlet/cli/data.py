@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -151,11 +150,12 @@ def prepare(
     effects: Any = None
     with progress(quiet=json_) as note:
         dataset = make(table, **how, rejects=rejects, strict=strict, progress=note)
-        if effect:
-            try_rules = import_module("martlet.frontier.effect").effect
-            effects = try_rules(table, **how, progress=note)
         dataset.save(out)
-    save_config(beside(out), context)
+        save_config(beside(out), context)
+        if effect:
+            from martlet.frontier.effect import effect as try_rules
+
+            effects = try_rules(table, **how, progress=note)
     about = dict(dataset.about)
     if json_:
         print_json(about if effects is None else about | {"effect": effects.to_json()})

@@ -75,6 +75,8 @@ def progress(*, quiet: bool = False) -> Iterator[Progress]:
 
     try:
         yield note
+        for task in display.tasks:
+            display.update(task.id, completed=task.total)
     finally:
         if tasks:
             display.stop()

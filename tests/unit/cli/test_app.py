@@ -127,7 +127,11 @@ def test_progress_goes_to_standard_error(capsys):
     told = capsys.readouterr()
     assert told.out == ""
     assert "explore: measure ease" in told.err
-    assert "2/4" in told.err
+    assert "4/4" in told.err, "what ended well is complete"
+    with pytest.raises(SpecError), progress() as note:
+        note("explore: fit gfcf", 1, 4)
+        raise SpecError("too large")
+    assert "1/4" in capsys.readouterr().err
     with progress(quiet=True) as note:
         note("measure", 1, 2)
     assert capsys.readouterr() == ("", "")

@@ -1,8 +1,6 @@
 import math
 import sqlite3
-import sys
 from contextlib import closing
-from types import ModuleType
 from typing import get_args
 
 import polars as pl
@@ -96,29 +94,25 @@ def test_a_ready_split_is_kept(place, tmp_path):
     assert about["counts"]["valid"] == pytest.approx(400, abs=40)
 
 
-def test_the_effect_of_the_rules_is_asked_for_by_name(place, tmp_path, monkeypatch):
-    asked = {}
-
-    class Effect:
-        def to_json(self):
-            return {"rules": []}
-
-        def __str__(self):
-            return "KCore: ndcg@10 +0.01"
-
-    def effect(log, **how):
-        asked.update(how, log=log)
-        return Effect()
-
-    module = ModuleType("martlet.frontier.effect")
-    module.effect = effect
-    monkeypatch.setitem(sys.modules, "martlet.frontier.effect", module)
+def test_the_effect_of_the_rules_is_told_where_it_is_asked_for(place, tmp_path):
     words = ("prepare", place / "log.csv", "--min-user", 3, "--seed", 5, "--effect")
-    assert document(*words, "--out", tmp_path / "a")["effect"] == {"rules": []}
-    assert asked["seed"] == 5
-    assert [type(rule).__name__ for rule in asked["clean"]] == ["ValidTime", "Duplicates", "KCore"]
-    assert {"items", "users", "split", "progress", "log"} <= asked.keys()
-    assert "KCore: ndcg@10 +0.01" in run(*words, "--out", tmp_path / "b").stdout
+    about = document(*words, "--out", tmp_path / "a")
+    trials = about["effect"]["trials"]
+    assert [trial["without"].partition("(")[0] for trial in trials] == [
+        "all rules", "ValidTime", "Duplicates", "KCore", "no rule",
+    ]  # fmt: skip
+    assert {rule["rule"] for rule in about["cleaning"]} > {one["without"] for one in trials[1:-1]}
+    told = run(*words, "--out", tmp_path / "b")
+    assert "left out" in told.stdout
+    assert "no rule" in told.stdout
+    assert "effect" in told.stderr
+    assert "effect" not in document("prepare", place / "log.csv", "--out", tmp_path / "c")
+
+
+def test_an_effect_that_cannot_be_told_loses_no_dataset(place, tmp_path):
+    words = ("prepare", place / "log.csv", "--split", "time:0,0.2", "--effect")
+    assert "no pair of user and item" in run(*words, "--out", tmp_path / "a", code=1).stderr
+    assert len(Dataset.load(tmp_path / "a").test)
 
 
 def test_a_database_is_asked(tmp_path):
