@@ -177,12 +177,8 @@ def family(receipt: Receipt) -> str:
 
 def svg(figure: Figure, name: str) -> str:
     """Return the figure as an SVG element to stand inside a page; ``name`` makes its ids unique."""
-    buffer = io.StringIO()
-    _write(figure, buffer, "svg", transparent=True)
-    text = buffer.getvalue()
-    text = re.sub(
-        r' id="tip:([^"]*)"', _title, text[text.index("<svg") :].replace(INK, "currentColor")
-    )
+    text = _draw(figure, "svg", transparent=True).decode()
+    text = text[text.index("<svg") :].replace(INK, "currentColor")
     return re.sub(r'( id="|href="#|url\(#)', rf"\g<1>{name}-", text)
 
 
@@ -194,16 +190,20 @@ def save(figure: Figure, path: str | Path) -> None:
     """
     ending = Path(path).suffix.removeprefix(".") or "png"
     with new_file(path) as target:
-        _write(figure, target, ending, facecolor="white", dpi=150)
+        target.write_bytes(_draw(figure, ending, facecolor="white", dpi=150))
 
 
-def _write(figure: Figure, target: Any, ending: str, **how: Any) -> None:
-    """Write the same bytes each time: no date, and no address of the library that drew it."""
+def _draw(figure: Figure, ending: str, **how: Any) -> bytes:
+    """Return the same bytes each time: no date, and no address of the library that drew them."""
     import matplotlib
 
+    buffer = io.BytesIO()
     silent = dict.fromkeys(("Date", "Creator", "Format", "Type")) if ending == "svg" else {}
     with matplotlib.rc_context(STYLE):
-        figure.savefig(target, format=ending, metadata=silent, **how)
+        figure.savefig(buffer, format=ending, metadata=silent, **how)
+    if ending != "svg":
+        return buffer.getvalue()
+    return re.sub(r' id="tip:([^"]*)"', _title, buffer.getvalue().decode()).encode()
 
 
 def _figure(width: float, height: float, columns: int = 1) -> tuple[Figure, Any]:
