@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -57,7 +56,8 @@ class Description:
 
         rows = [
             ", ".join(f"{name} {value:,}" for name, value in self.counts.items()),
-            f"density {self.density:.4%}, popularity gini {self.gini:.3f}",
+            f"density {self.density:.4%}, sparsity {1 - self.density:.4%}, "
+            f"popularity gini {self.gini:.3f}",
             f"events a user: {line(self.history_length)}  {_spark(self.history_curve)}",
             f"events an item: {line(self.popularity)}  {_spark(self.popularity_curve)}",
         ]
@@ -76,7 +76,8 @@ def describe(dataset: Dataset, *, now_s: float | None = None) -> Description:
     time_range = None
     if times:
         ends = min(t.min() for t in times), max(t.max() for t in times)
-        time_range = [datetime.fromtimestamp(int(end), UTC).isoformat() for end in ends]
+        # Not Python's datetime, which ends at the year 9999: a wrong unit is to be seen.
+        time_range = [f"{np.datetime64(int(end), 's')}+00:00" for end in ends]
     cells = max(int((lengths > 0).sum()) * int((popularity > 0).sum()), 1)
     counts = {"users": dataset.num_users, "items": dataset.num_items}
     return Description(
@@ -105,8 +106,9 @@ def _warnings(dataset: Dataset, parts: dict[str, Interactions], now_s: float) ->
     repeats = len(train) - train.matrix.nnz
     warn(repeats, len(train), "training events repeat a pair: merge them with --duplicates last")
     warn(
-        int((active == 1).sum()), len(active),
-        "users have one training event: little to learn from; --min-user 2 drops them",
+        int((train.matrix.lengths == 1).sum()), len(active),
+        "users met one item in training: little to learn from; --min-user 2 drops those of one "
+        "event",
     )  # fmt: skip
     if len(active):
         limit = max(_BOT_EVENTS, _BOT_TIMES_MEDIAN * float(np.median(active)))
