@@ -12,6 +12,10 @@ from martlet.kernels.events import new_slots, number_keys
 
 I32 = NDArray[np.int32]
 _WIDE = (pl.Int128, pl.UInt128)
+_MAX_ID_BYTES = 4096  # more is a broken line, not a name
+
+# Why a value is no id: codes below 0.
+NO_ID = {-1: "missing id", -2: "overlong id", -3: "id that is not UTF-8"}
 
 
 def is_number(dtype: Any) -> bool:
@@ -38,11 +42,13 @@ class Numbering:
         self._slots = new_slots()
         self._count = 0
         self._ids: list[pl.Series] = []
-        self._same = np.empty(0, np.int32)  # code to the code that counts, -1 for no id at all
+        self._same = np.empty(0, np.int32)  # code to the code that counts, or to one of ``NO_ID``
         self._all_differ = True
 
     def codes(self, column: pl.Series) -> I32:
-        """Return the (n,) int32 code of each value, -1 where there is no id. O(n)."""
+        """Return the (n,) int32 code of each value, or one of ``NO_ID``. O(n)."""
+        if column.dtype.is_float():
+            column = _whole(column)
         column = column.cast(self._kind, strict=False)
         if self._kind == pl.String:
             keys = column.hash(seed=1).to_numpy()
@@ -86,11 +92,23 @@ class Numbering:
         # Arrow's layout copies the texts; a view would keep the whole batch that they came with.
         self._ids.append(pl.Series(new.to_arrow(compat_level=pl.CompatLevel.oldest())))
         bare = new.str.strip_chars()
-        odd = (new.is_null() | (bare == "") | (bare != new)).fill_null(True).to_numpy()
+        not_one = pl.select(
+            pl.when(bare.is_null() | (bare == "")).then(-1)
+            .when(bare.str.len_bytes() > _MAX_ID_BYTES).then(-2)
+            .when(bare.str.contains("\ufffd", literal=True)).then(-3)
+            .otherwise(0)
+        ).to_series().to_numpy()  # fmt: skip
+        odd = (not_one < 0) | (bare != new).fill_null(True).to_numpy()
         if odd.any():
             self._all_differ = False
-            bare = bare.filter(odd)
-            none = (bare.is_null() | (bare == "")).fill_null(True).to_numpy()
-            target = np.full(len(bare), -1, np.int32)
-            target[~none] = self.codes(bare.filter(~none))
+            target = not_one[odd].astype(np.int32)
+            target[target == 0] = self.codes(bare.filter(odd & (not_one == 0)))
             self._same[same[odd]] = target
+
+
+def _whole(column: pl.Series) -> pl.Series:
+    """Return floats as text, 7.0 as "7": where ids are missing, tables make floats of integers."""
+    value = pl.col("id").fill_nan(None)
+    whole = value.cast(pl.Int64, strict=False)
+    text = pl.when(value == whole).then(whole.cast(pl.String)).otherwise(value.cast(pl.String))
+    return pl.DataFrame({"id": column}).select(text)["id"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -14,27 +14,34 @@ from numpy.typing import NDArray
 from martlet.core import Array, DataError, num_threads
 from martlet.data.clean import RuleReport
 from martlet.data.formats import stated
-from martlet.data.numbering import Numbering
+from martlet.data.numbering import NO_ID, Numbering
 from martlet.data.reading import Log, TimeUnit
 from martlet.data.rejects import Rejects
 from martlet.kernels.parallel import in_order
 
 _BATCH = 1 << 19
 _EXAMPLES = 3
+_WIDTH = 80
 # A rating of zero or below is a rating; as a weight it would say that nothing happened.
 LEAST_WEIGHT = np.float32(1e-6)
 _PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 
-Parsed = tuple[Array, NDArray[np.bool_] | None]
+# Why a row is bad; where it is so twice, the first is told.
+_REASONS = (
+    *NO_ID.values(), "unparsable rating", "unknown event", "bad weight", "unparsable time",
+)  # fmt: skip
+_GOOD = len(_REASONS)
+
+Parsed = tuple[Array, Sequence[tuple[str, NDArray[np.bool_]]]]
+"""The values of a column, and for each reason which of them are bad."""
 
 
 class _Column(NamedTuple):
-    """A column to come, from which one, how, and what a row is called that has no such value."""
+    """A column to come, from which one, and how."""
 
     name: str
     source: str
     read: Callable[[pl.Series], Parsed]
-    reason: str = ""
 
 
 class _Grown:
@@ -83,15 +90,13 @@ def parse(
         bad, rows_in = _Bad(log, strict, rejects), 0
         for batch in log.frame.collect_batches(chunk_size=_BATCH, engine="streaming"):
             values = _values(batch, columns)
-            reason = np.zeros(len(batch), np.uint8)
-            for number in reversed(range(len(columns))):  # the first column's reason is told
-                wrong = values[number][1]
-                if wrong is not None:
-                    reason[wrong] = number + 1
-            good = reason == 0
+            reason = np.full(len(batch), _GOOD, np.uint8)
+            for name, wrong in (one for _, reasons in values for one in reasons):
+                reason[wrong] = np.minimum(reason[wrong], _REASONS.index(name))
+            good = reason == _GOOD
             clean = bool(good.all())
             if not clean:
-                bad.add(batch, reason, [column.reason for column in columns], rows_in)
+                bad.add(batch, reason, rows_in)
             for column, (array, _) in zip(columns, values, strict=True):
                 grown[column.name].add(array if clean else array[good])
             rows_in += len(batch)
@@ -107,27 +112,20 @@ def _values(batch: pl.DataFrame, columns: list[_Column]) -> list[Parsed]:
 def _plan(
     log: Log, schema: Mapping[str, Any], numberings: Mapping[str, Numbering]
 ) -> list[_Column]:
-    """Return how each column is read, in the order in which a bad row is told its reason."""
-    plan = [
-        _Column(name, name, partial(_ids, numberings[name]), "missing id")
-        for name in ("user_id", "item_id")
-    ]
+    """Return how each column is read."""
+    plan = [_Column(name, name, partial(_ids, numberings[name])) for name in ("user_id", "item_id")]
     if "rating" in schema:
-        plan.append(_Column("rating", "rating", _ratings, "unparsable rating"))
+        plan.append(_Column("rating", "rating", _ratings))
     if "event" in schema:
         known = {str(name).lower(): float(value) for name, value in log.event_weights.items()}
         read = partial(_event_weights, Numbering(pl.String), known)
-        plan.append(_Column("weight", "event", read, "unknown event"))
+        plan.append(_Column("weight", "event", read))
     elif "weight" in schema:
-        plan.append(_Column("weight", "weight", _weights, "bad weight"))
+        plan.append(_Column("weight", "weight", _weights))
     if "time" in schema:
-        read_times = partial(_times, unit=log.time_unit)
-        plan.append(_Column("time_s", "time", read_times, "unparsable time"))
-    for name in ("basket", *log.context):
-        if name in schema:
-            carried = partial(_carried, numberings.get(name))
-            plan.append(_Column(name, name, carried))
-    return plan
+        plan.append(_Column("time_s", "time", partial(_times, unit=log.time_unit)))
+    carried = [name for name in ("basket", *log.context) if name in schema]
+    return plan + [_Column(name, name, partial(_carried, numberings.get(name))) for name in carried]
 
 
 class _Bad:
@@ -138,26 +136,22 @@ class _Bad:
         self._counts: dict[str, int] = defaultdict(int)
         self._examples: dict[str, list[str]] = defaultdict(list)
 
-    def add(
-        self, batch: pl.DataFrame, reason: NDArray[np.uint8], names: list[str], done: int
-    ) -> None:
-        """Take the rows of a batch whose reason is above 0; ``done`` rows came before it."""
-        at = np.flatnonzero(reason)
+    def add(self, batch: pl.DataFrame, reason: NDArray[np.uint8], done: int) -> None:
+        """Take the rows of a batch that have a reason; ``done`` rows came before it."""
+        at = np.flatnonzero(reason != _GOOD)
         if self._strict:
-            values, why = batch.row(int(at[0]), named=True), names[reason[at[0]] - 1]
             raise DataError(
-                f"{self._log.files[0]}, row {done + at[0] + 1}: {why} in {values}; mend it, or "
-                "leave out --strict to count such rows and go on"
+                f"{self._log.files[0]}, row {done + at[0] + 1}: {_REASONS[reason[at[0]]]} in "
+                f"{_shown(batch, int(at[0]))}; mend it, or leave out --strict to count such rows "
+                "and go on"
             )
         for code in dict.fromkeys(reason[at].tolist()):
-            name, rows = names[code - 1], np.flatnonzero(reason == code)
+            name, rows = _REASONS[code], np.flatnonzero(reason == code)
             self._counts[name] += len(rows)
             for row in rows[: _EXAMPLES - len(self._examples[name])].tolist():
-                values = batch.row(row, named=True)
-                shown = ", ".join(f"{key}={value!r}" for key, value in values.items())
-                self._examples[name].append(f"row {done + row + 1}: {shown}")
+                self._examples[name].append(f"row {done + row + 1}: {_shown(batch, row)}")
         if self._rejects.wanted:
-            why_of = pl.Series("reason", [names[code - 1] for code in reason[at].tolist()])
+            why_of = pl.Series("reason", [_REASONS[code] for code in reason[at].tolist()])
             row_of = pl.Series("row", done + at + 1)
             self._rejects.add(batch[at].with_columns(why_of, row_of))
 
@@ -180,36 +174,45 @@ class _Bad:
         return reports or [RuleReport("parsed", rows_in, rows_in, [])]
 
 
+def _shown(batch: pl.DataFrame, row: int) -> str:
+    """Return a row in words; a value of any length takes a line at most."""
+    words = {name: repr(value) for name, value in batch.row(row, named=True).items()}
+    short = {name: one if len(one) <= _WIDTH else f"{one[:_WIDTH]}…" for name, one in words.items()}
+    return ", ".join(f"{name}={one}" for name, one in short.items())
+
+
 def _ids(numbering: Numbering, column: pl.Series) -> Parsed:
     codes = numbering.codes(column)
-    return codes, codes < 0
+    if codes.min(initial=0) >= 0:
+        return codes, ()
+    return codes, [(reason, codes == code) for code, reason in NO_ID.items()]
 
 
 def _ratings(column: pl.Series) -> Parsed:
     rating = _floats(column, pl.Float32).to_numpy()
-    return rating, ~np.isfinite(rating)
+    return rating, [("unparsable rating", ~np.isfinite(rating))]
 
 
 def _weights(column: pl.Series) -> Parsed:
     weight = _floats(column, pl.Float32).to_numpy()
-    return weight, ~((weight > 0) & (weight < np.inf))
+    return weight, [("bad weight", ~((weight > 0) & (weight < np.inf)))]
 
 
 def _event_weights(kinds: Numbering, known: Mapping[str, float], column: pl.Series) -> Parsed:
     codes = kinds.codes(column)
     of_kind = [known.get(str(kind).strip().lower(), 0.0) for kind in kinds.ids]
-    weight = np.array([*of_kind, 0.0], np.float32)[codes]  # code -1 finds the last
-    return weight, weight == 0
+    weight = np.array([*of_kind, 0.0], np.float32)[np.maximum(codes, -1)]  # -1 is the last
+    return weight, [("unknown event", weight == 0)]
 
 
 def _times(column: pl.Series, unit: TimeUnit) -> Parsed:
     seconds = to_seconds(column, unit)
-    return seconds.fill_null(0).to_numpy(), seconds.is_null().to_numpy()
+    return seconds.fill_null(0).to_numpy(), [("unparsable time", seconds.is_null().to_numpy())]
 
 
 def _carried(numbering: Numbering | None, column: pl.Series) -> Parsed:
-    """Numbers stay; all else becomes a code, -1 where there is none."""
-    return (column.to_numpy() if numbering is None else numbering.codes(column)), None
+    """Numbers stay; all else becomes a code, below 0 where there is none."""
+    return (column.to_numpy() if numbering is None else numbering.codes(column)), ()
 
 
 def _floats(column: pl.Series, dtype: Any = pl.Float64) -> pl.Series:
@@ -235,7 +238,11 @@ def to_seconds(column: pl.Series, unit: TimeUnit) -> pl.Series:
     if column.dtype != pl.String:
         return _whole_seconds(_floats(column), unit)
     # Digits are read as integers: a float has 53 bits, and nanoseconds need 61.
-    seconds = _whole_seconds(column.cast(pl.Int64, strict=False), unit)
+    digits = column.cast(pl.Int64, strict=False)
+    if digits.null_count():
+        column = column.str.strip_chars()
+        digits = column.cast(pl.Int64, strict=False)
+    seconds = _whole_seconds(digits, unit)
     if seconds.null_count():
         seconds = seconds.zip_with(seconds.is_not_null(), _whole_seconds(_floats(column), unit))
     if seconds.null_count():
@@ -257,7 +264,7 @@ def _whole_seconds(number: pl.Series, unit: TimeUnit) -> pl.Series:
 
 
 def _from_iso(column: pl.Series) -> pl.Series:
-    text = pl.col("t").str.strip_chars()
+    text = pl.col("t")
     forms = (
         "%Y-%m-%dT%H:%M:%S%.fZ", "%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d %H:%M:%S%.f",
         "%Y-%m-%dT%H:%M", "%Y-%m-%d %H:%M",

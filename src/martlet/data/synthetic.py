@@ -211,8 +211,9 @@ class Plan:
     def _with_popularity(self) -> Plan:
         """Return the plan whose draws have the calibrated popularity.
 
-        A user meets an item once, so the popular ones run out, and drift turns draws away. Pilots
-        over some of the users show by how much, in each band of ranks; the map makes up for it.
+        An item that moves is turned away as often as its slope says; the map makes up for it. A
+        user meets an item once, so the popular ones run out, and leaning turns draws away. Pilots
+        over some of the users show by how much, in each band of ranks; the map makes up for that.
         """
         num_items = len(self.weight)
         users = np.arange(0, len(self.lengths), max(1, int(self.lengths.sum()) // PILOT_EVENTS))
@@ -224,11 +225,14 @@ class Plan:
         edges = np.unique(np.geomspace(1, num_items + 1, 60).astype(int))
         band = np.searchsorted(edges, ranks, side="right") - 1
         wanted = np.bincount(band, target)
-        plan = replace(self, weight=target)
+        fate = np.maximum(np.abs(self.slope), 1e-9)
+        kept = -np.expm1(-fate) / fate  # over all ages, which are even
+        plan = replace(self, weight=target / kept)
         for _ in range(PILOTS):
             items, _ = plan.histories(users, "pilot")
             found = np.bincount(band, np.bincount(items, minlength=num_items)) / len(items)
-            correction = np.clip(wanted / np.maximum(found, 1e-12), 0.25, 4.0)
+            # Squared, as what runs out gives way slowly.
+            correction = np.clip((wanted / np.maximum(found, 1e-12)) ** 2, 0.25, 4.0)
             plan = replace(plan, weight=plan.weight * correction[band])
         return plan
 

@@ -1,14 +1,9 @@
-import contextlib
 import gzip
-import os
 
-import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from martlet.core import DataError, Dataset, MartletError, OutputError, SpecError
+from martlet.core import DataError, SpecError
 from martlet.data import GivenSplit, LastOut, RandomSplit, TimeSplit, parse_split, prepare, read
 from martlet.data import clean as cleaning
 from martlet.data.reading import read_sql
@@ -187,87 +182,3 @@ class TestCleaning:
             cleaning.RecencyDecay(0)
         with pytest.raises(SpecError, match="duplicates is 'first'"):
             cleaning.Duplicates("first")
-
-
-class TestBadInput:
-    @pytest.mark.parametrize(
-        ("data", "message"),
-        [
-            (b"", "is empty"),
-            (b"  \n \n", "is empty"),
-            (HEADER.encode(), "holds no event"),
-            (bytes(range(256)) * 9, "is a binary file"),
-            (b"PAR1" + b"\0" * 40, "is a binary file"),
-            (b"user_id,item_id,user_id\na,x,b\n", "two columns called 'user_id'"),
-            (b"justoneword\nanother\n", "no separator"),
-            (HEADER.encode() + b",,,\n,,,\n", "no good row among 2"),
-            (b"x" * (9 << 20), "first line of over"),
-        ],
-    )
-    def test_a_clear_error(self, tmp_path, data, message):
-        (tmp_path / "log.csv").write_bytes(data)
-        with pytest.raises(DataError, match=message):
-            prepare(str(tmp_path / "log.csv"), split=ALL_TRAIN)
-
-    def test_a_parquet_cut_short(self, tmp_path):
-        path = tmp_path / "log.parquet"
-        pl.DataFrame({"user_id": range(999), "item_id": range(999)}).write_parquet(path)
-        path.write_bytes(path.read_bytes()[:-300])
-        with pytest.raises(DataError, match=r"log\.parquet cannot be read"):
-            prepare(str(path), split=ALL_TRAIN)
-
-    def test_what_is_not_there(self, tmp_path):
-        with pytest.raises(DataError, match="does not exist"):
-            read(str(tmp_path / "nope.csv"))
-        with pytest.raises(DataError, match="holds no file that can be read"):
-            read(str(tmp_path))
-        with pytest.raises(DataError, match="cannot be read as a log"):
-            read(object())
-
-    def test_bad_rows_are_counted_shown_and_written(self, tmp_path):
-        text = "a,x,nan,1\na,y,inf,2\na,z,5,3\nb,,1,4\nb,x,five,5\nb,z,2,soon\nb\n"
-        out = tmp_path / "rejects.parquet"
-        path = write(tmp_path / "l.csv", HEADER + text)
-        dataset = prepare(path, split=ALL_TRAIN, rejects=out)
-        assert rows(dataset) == [("a", "z", 5.0)]
-        reports = {r["rule"]: r["rows_in"] - r["rows_out"] for r in dataset.about["cleaning"]}
-        assert reports["missing id"] == 2
-        assert reports["unparsable rating"] == 3
-        assert reports["unparsable time"] == 1
-        assert len(pl.read_parquet(out)) == 6
-        with pytest.raises(DataError, match=r"row 1: unparsable rating in .*'nan'"):
-            prepare(path, split=ALL_TRAIN, strict=True)
-
-    def test_strange_ids_come_back_as_they_were(self, tmp_path):
-        ids = ['a,"b"', "new\nline", "🐦", "007", str(2**63), str(2**80), "-1"]
-        path = tmp_path / "l.csv"
-        pl.DataFrame({"user_id": ids, "item_id": ids}).write_csv(path)
-        assert set(prepare(str(path), split=ALL_TRAIN).users.ids) == set(ids)
-
-    def test_one_user_one_item_all_the_same(self, tmp_path):
-        path = write(tmp_path / "l.csv", HEADER + "a,x,1,1\n" * 50)
-        dataset = prepare(path, split=ALL_TRAIN)
-        assert rows(dataset) == [("a", "x", 1.0)]
-
-    def test_a_disk_that_is_full(self, tmp_path):
-        small = tmp_path / "small"
-        small.mkdir()
-        if os.system(f"mount -t tmpfs -o size=64k tmpfs {small} 2>/dev/null"):
-            pytest.skip("no right to mount a small file system here")
-        try:
-            n = 50_000
-            frame = pl.DataFrame({"user_id": np.arange(n), "item_id": np.arange(n) % 97})
-            dataset = prepare(frame, split=ALL_TRAIN)
-            with pytest.raises(OutputError, match="could not write"):
-                dataset.save(small / "dataset")
-            assert list(small.iterdir()) == []
-        finally:
-            os.system(f"umount {small}")
-
-    @given(st.binary(max_size=300) | st.text(max_size=300).map(lambda t: (HEADER + t).encode()))
-    @settings(deadline=None, max_examples=150)
-    def test_any_bytes_give_a_dataset_or_a_stated_error(self, tmp_path_factory, data):
-        path = tmp_path_factory.mktemp("fuzz") / "log.csv"
-        path.write_bytes(data)
-        with contextlib.suppress(MartletError):
-            assert isinstance(prepare(str(path), split=ALL_TRAIN), Dataset)

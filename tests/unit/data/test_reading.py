@@ -1,0 +1,139 @@
+from datetime import UTC, date, datetime
+
+import numpy as np
+import polars as pl
+import pytest
+
+from martlet.core import SpecError
+from martlet.data import RandomSplit, prepare, read
+from martlet.data.numbering import Numbering
+from martlet.data.parse import to_seconds
+
+ALL_TRAIN = RandomSplit(0.0001, 0.0001)
+MOMENT = 1_600_000_000
+
+
+def seconds(values, unit="auto", **options):
+    return to_seconds(pl.Series(values, **options), unit).to_list()
+
+
+class TestTimes:
+    @pytest.mark.parametrize(
+        ("unit", "parts"), [("s", 1), ("ms", 10**3), ("us", 10**6), ("ns", 10**9)]
+    )
+    def test_units_are_told_by_size_or_given(self, unit, parts):
+        late = MOMENT * parts + parts - 1  # still the same second, to the last nanosecond
+        for how in ("auto", unit):
+            assert seconds([late, None], how) == [MOMENT, None]
+            assert seconds([f" {late} ", str(late), "soon"], how) == [MOMENT, MOMENT, None]
+        assert seconds([-1 * parts], unit) == [-1]
+
+    def test_a_given_unit_overrides_the_size(self):
+        assert seconds([5_000], "ms") == [5]
+        assert seconds([1_600_000_000_000], "s") == [1_600_000_000_000]
+        assert seconds(["1600000000.75", "1.6e9"]) == [MOMENT, MOMENT]
+        assert seconds([1.6e9 + 0.75, float("nan"), float("inf")]) == [MOMENT, None, None]
+
+    @pytest.mark.parametrize(
+        ("text", "shift"),
+        [
+            ("2020-09-13T12:26:40Z", 0),
+            ("2020-09-13T12:26:40.123Z", 0),
+            ("2020-09-13T12:26:40", 0),
+            ("2020-09-13 12:26:40.999", 0),
+            ("2020-09-13T14:26:40+02:00", 0),
+            (" 2020-09-13T12:26 ", -40),
+            ("2020-09-13", -44_800),
+        ],
+    )
+    def test_iso(self, text, shift):
+        for how in ("auto", "iso"):
+            assert seconds([text, "soon"], how) == [MOMENT + shift, None]
+        assert seconds([text, str(MOMENT)]) == [MOMENT + shift, MOMENT]
+
+    def test_what_is_iso_alone_refuses_numbers(self):
+        assert seconds([str(MOMENT)], "iso") == [None]
+        assert seconds([MOMENT], "iso") == [None]
+
+    def test_typed_columns(self):
+        moment = datetime(2020, 9, 13, 12, 26, 40, tzinfo=UTC)
+        assert seconds([moment]) == [MOMENT]
+        assert seconds([moment.replace(tzinfo=None)], "ms") == [MOMENT]
+        assert seconds([date(1970, 1, 2)]) == [86_400]
+
+    def test_an_unknown_unit(self):
+        with pytest.raises(
+            SpecError, match="the time unit 'h' is unknown: expected one of auto, s"
+        ):
+            read(pl.DataFrame({"user": [1], "item": [1]}), time_unit="h")
+
+    def test_a_unit_is_read_with_the_log(self):
+        log = read({"user": [1, 1], "item": [1, 2], "time": [5_000, 6_000]}, time_unit="ms")
+        assert prepare(log, split=ALL_TRAIN).train.time_s.tolist() == [5, 6]
+
+
+class TestEventWeights:
+    LOG = pl.DataFrame(
+        {"user": list("aaaa"), "item": list("wxyz"), "event": ["view", " Cart", "BUY", "wink"]}
+    )
+
+    def weights(self, **options):
+        dataset = prepare(read(self.LOG, **options), split=ALL_TRAIN)
+        return dict(
+            zip(
+                dataset.items.names(dataset.train.item_row),
+                dataset.train.weight.tolist(),
+                strict=True,
+            )
+        )
+
+    def test_those_of_a_shop_by_default(self):
+        assert self.weights() == {"w": 1, "x": 3, "y": 5}
+
+    def test_those_given_take_their_place(self):
+        assert self.weights(event_weights={"Wink": 0.5, "buy": 2}) == {"y": 2, "z": 0.5}
+
+    @pytest.mark.parametrize("weight", [0, -1, float("nan"), float("inf")])
+    def test_a_weight_that_is_none(self, weight):
+        with pytest.raises(SpecError, match="the weight of the event 'buy' is"):
+            read(self.LOG, event_weights={"buy": weight})
+
+
+class TestNumbering:
+    def test_blanks_do_not_count_and_codes_go_on(self):
+        numbering = Numbering(pl.String)
+        assert numbering.codes(pl.Series([" a", "b", "a", None, " "])).tolist()[3:] == [-1, -1]
+        codes = [numbering.codes(pl.Series([text]))[0] for text in ("a", " a", "a  ", "b", "c")]
+        ids, rank = numbering.ranked()
+        assert ids.to_list() == ["a", "b", "c"]
+        assert rank[codes].tolist() == [0, 0, 0, 1, 2]
+
+    def test_many_ids_in_small_pieces(self):
+        names = np.random.default_rng(0).permutation(5000)
+        for values in (pl.Series(names), pl.Series(names).cast(pl.String)):
+            numbering = Numbering(values.dtype)
+            twice = pl.concat([values, values])
+            codes = np.concatenate(
+                [numbering.codes(twice[at : at + 777]) for at in range(0, 10_000, 777)]
+            )
+            assert codes.tolist() == list(range(5000)) * 2
+            ids, rank = numbering.ranked()
+            assert ids.to_list() == values.sort().cast(pl.String).to_list()
+            assert ids.gather(rank[codes[:5000]]).to_list() == values.cast(pl.String).to_list()
+
+
+def test_a_rating_that_weighs_is_held_once():
+    train = prepare({"user": [1, 1], "item": [1, 2], "rating": [3.0, 4.5]}, split=ALL_TRAIN).train
+    assert np.shares_memory(train.weight, train.extra["rating"])
+    train = prepare({"user": [1, 1], "item": [1, 2], "rating": [0.0, 4.5]}, split=ALL_TRAIN).train
+    assert train.weight.tolist() == [np.float32(1e-6), 4.5]
+    assert train.extra["rating"].tolist() == [0, 4.5]
+
+
+def test_what_is_carried_along_is_a_number_or_a_code():
+    log = {"user": [1] * 4, "item": [1, 2, 3, 4], "order_id": ["o2", "o1", None, "o2"],
+           "price": [1, None, 3, 4], "new": [True, False, True, None]}  # fmt: skip
+    extra = prepare(read(log, context_cols=["price", "new"]), split=ALL_TRAIN).train.extra
+    assert extra["basket"].tolist() == [0, 1, -1, 0]
+    np.testing.assert_array_equal(extra["price"], [1, np.nan, 3, 4])
+    assert extra["new"].tolist() == [0, 1, 0, -1]
