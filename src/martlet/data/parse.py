@@ -232,7 +232,7 @@ def to_seconds(column: pl.Series, unit: TimeUnit) -> pl.Series:
     if column.dtype in (pl.Datetime, pl.Date):
         return column.cast(pl.Datetime("us")).dt.epoch("s")
     if unit == "iso":
-        return _from_iso(column.cast(pl.String, strict=False))
+        return _from_iso(column.cast(pl.String, strict=False).str.strip_chars())
     if column.dtype.is_integer():
         return _whole_seconds(column.cast(pl.Int64, strict=False), unit)
     if column.dtype != pl.String:
