@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from martlet.data.reading import whole
 from martlet.kernels.events import new_slots, number_keys
 
 I32 = NDArray[np.int32]
@@ -48,7 +49,7 @@ class Numbering:
     def codes(self, column: pl.Series) -> I32:
         """Return the (n,) int32 code of each value, or one of ``NO_ID``. O(n)."""
         if column.dtype.is_float():
-            column = _whole(column)
+            column = whole(column)
         column = column.cast(self._kind, strict=False)
         if self._kind == pl.String:
             keys = column.hash(seed=1).to_numpy()
@@ -104,11 +105,3 @@ class Numbering:
             target = not_one[odd].astype(np.int32)
             target[target == 0] = self.codes(bare.filter(odd & (not_one == 0)))
             self._same[same[odd]] = target
-
-
-def _whole(column: pl.Series) -> pl.Series:
-    """Return floats as text, 7.0 as "7": where ids are missing, tables make floats of integers."""
-    value = pl.col("id").fill_nan(None)
-    whole = value.cast(pl.Int64, strict=False)
-    text = pl.when(value == whole).then(whole.cast(pl.String)).otherwise(value.cast(pl.String))
-    return pl.DataFrame({"id": column}).select(text)["id"]

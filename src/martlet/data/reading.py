@@ -209,7 +209,8 @@ def read_table(source: Any, id_col: str | None = None, kind: str = "item") -> pl
             f"{', '.join(table.columns)}; rename one to {kind}_id"
         )
     table = table.rename({id_col: "id"}) if id_col != "id" else table
-    return table.with_columns(pl.col("id").cast(pl.String).str.strip_chars())
+    ids = whole(table["id"]) if table["id"].dtype.is_float() else table["id"].cast(pl.String)
+    return table.with_columns(ids.str.strip_chars())
 
 
 def _is_list_of_paths(source: Any) -> bool:
@@ -256,3 +257,11 @@ def _find(names: list[str], given: Mapping[str, str | None], file: str) -> dict[
                 f"name one with --{role}-col"
             )
     return found
+
+
+def whole(column: pl.Series) -> pl.Series:
+    """Return floats as text, 7.0 as "7": where ids are missing, tables make floats of integers."""
+    value = pl.col("id").fill_nan(None)
+    whole = value.cast(pl.Int64, strict=False)
+    text = pl.when(value == whole).then(whole.cast(pl.String)).otherwise(value.cast(pl.String))
+    return pl.DataFrame({"id": column}).select(text)["id"]

@@ -4,10 +4,11 @@ import numpy as np
 import polars as pl
 import pytest
 
-from martlet.core import SpecError
+from martlet.core import DataError, SpecError
 from martlet.data import RandomSplit, prepare, read
 from martlet.data.numbering import Numbering
 from martlet.data.parse import to_seconds
+from martlet.data.reading import read_table
 
 ALL_TRAIN = RandomSplit(0.0001, 0.0001)
 MOMENT = 1_600_000_000
@@ -135,3 +136,47 @@ def test_what_is_carried_along_is_a_number_or_a_code():
     assert extra["basket"].tolist() == [0, 1, -1, 0]
     np.testing.assert_array_equal(extra["price"], [1, np.nan, 3, 4])
     assert extra["new"].tolist() == [0, 1, 0, -1]
+
+
+class TestFormats:
+    def test_what_cannot_be_told_is_named(self, tmp_path):
+        path = tmp_path / "log.inter"
+        path.write_text("user_id:token\titem_id\na\tx\n")
+        with pytest.raises(DataError, match="the heading 'item_id': an atomic file has name:type"):
+            read(str(path))
+        with pytest.raises(DataError, match="format 'xml' is unknown: expected one of csv, jsonl"):
+            read(str(path), format="xml")
+
+    def test_atomic_headings_are_known_under_any_name(self, tmp_path):
+        path = tmp_path / "log.txt"
+        path.write_text("user_id:token\titem_id:token\ttimestamp:float\na\tx\t5.0\n")
+        assert read(str(path)).format == "atomic"
+
+    def test_blanks_part_columns_where_nothing_else_does(self, tmp_path):
+        path = tmp_path / "log.txt"
+        path.write_text("user item\na x\nb y\n")
+        assert len(prepare(str(path), split=ALL_TRAIN).train) == 2
+
+    def test_a_separator_that_is_given(self, tmp_path):
+        path = tmp_path / "log.txt"
+        path.write_text("user#item\na,b#x\nc,d#y\n")
+        assert set(prepare(read(str(path), sep="#"), split=ALL_TRAIN).users.ids) == {"a,b", "c,d"}
+
+    def test_many_files_are_one_log(self, tmp_path):
+        for name in "ab":
+            (tmp_path / f"{name}.csv").write_text(f"user,item\n{name},x\n")
+        assert set(prepare(str(tmp_path), split=ALL_TRAIN).users.ids) == {"a", "b"}
+        (tmp_path / "c.csv").write_text("")
+        with pytest.raises(DataError, match=r"c\.csv is empty"):
+            read(str(tmp_path))
+
+
+class TestSideTables:
+    def test_its_ids_are_found_and_are_text(self):
+        assert read_table({"movie id": [7.0, None], "title": ["a", "b"]})["id"].to_list() == [
+            "7",
+            None,
+        ]
+        assert read_table({"item": [" x "]}, id_col="item")["id"].to_list() == ["x"]
+        with pytest.raises(DataError, match="no user id column that can be told: it has title"):
+            read_table({"title": ["a"]}, kind="user")
