@@ -151,6 +151,26 @@ def test_another_file_in_the_wheel_is_refused(server, cache):
     assert left(cache) == []
 
 
+@pytest.mark.parametrize("broken", ["header", "stream", "sum"])
+def test_a_broken_zip_is_refused(server, cache, monkeypatch, broken):
+    """With a published hash that says nothing of it, as of a wheel that is broken."""
+    data = bytearray(ZIP)
+    begin = 30 + len("toy/log.csv")  # the compressed bytes follow the local header
+    at = {"header": data.index(b"PK\5\6"), "stream": begin, "sum": begin + 8}[broken]
+    data[at] = 0xFF if broken != "sum" else data[at] ^ 4
+    server.pages["/broken.zip"] = bytes(data)
+    archive = Archive(f"{server.address}/broken.zip", {"toy/log.csv": None}, just_the_log)
+    monkeypatch.setitem(sources.SOURCES, "toy", Source(("log.csv",), (archive,)))
+    said = {
+        "header": "File is not a zip file",
+        "stream": "Error -3 while decompressing data",
+        "sum": "Bad CRC-32 for file",
+    }
+    with pytest.raises(SourceUnavailable, match=rf"broken.zip: {said[broken]}"):
+        get("toy")
+    assert left(cache) == []
+
+
 def test_a_connection_cut_in_the_middle_falls_back(server, cache):
     server.pages["/toy.zip"], server.cut = ZIP, {"/toy.zip"}
     server.publish_wheel()
