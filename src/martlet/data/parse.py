@@ -24,6 +24,10 @@ _EXAMPLES = 3
 _WIDTH = 80
 # A rating of zero or below is a rating; as a weight it would say that nothing happened.
 LEAST_WEIGHT = np.float32(1e-6)
+_ISO = (
+    "%Y-%m-%dT%H:%M:%S%.fZ", "%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%dT%H:%M",
+    "%Y-%m-%d %H:%M", "%Y-%m-%dT%H:%M:%S%.f%z", "%Y-%m-%d",
+)  # fmt: skip
 _PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 
 # Why a row is bad; where it is so twice, the first is told.
@@ -243,11 +247,13 @@ def to_seconds(column: pl.Series, unit: TimeUnit) -> pl.Series:
         column = column.str.strip_chars()
         digits = column.cast(pl.Int64, strict=False)
     seconds = _whole_seconds(digits, unit)
-    if seconds.null_count():
-        seconds = seconds.zip_with(seconds.is_not_null(), _whole_seconds(_floats(column), unit))
-    if seconds.null_count():
-        seconds = seconds.zip_with(seconds.is_not_null(), _from_iso(column))
-    return seconds
+    seconds = _filled(seconds, lambda: _whole_seconds(_floats(column), unit))
+    return _filled(seconds, lambda: _from_iso(column))
+
+
+def _filled(seconds: pl.Series, other: Callable[[], pl.Series]) -> pl.Series:
+    """Return the seconds with others in the place of nulls, which are asked for if there are."""
+    return seconds.zip_with(seconds.is_not_null(), other()) if seconds.null_count() else seconds
 
 
 def _whole_seconds(number: pl.Series, unit: TimeUnit) -> pl.Series:
@@ -263,14 +269,13 @@ def _whole_seconds(number: pl.Series, unit: TimeUnit) -> pl.Series:
     return frame.select((pl.col("t") // parts).cast(pl.Int64, strict=False))["t"]
 
 
-def _from_iso(column: pl.Series) -> pl.Series:
-    text = pl.col("t")
-    forms = (
-        "%Y-%m-%dT%H:%M:%S%.fZ", "%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d %H:%M:%S%.f",
-        "%Y-%m-%dT%H:%M", "%Y-%m-%d %H:%M",
-    )  # fmt: skip
-    stamps = [text.str.to_datetime(form, strict=False, time_unit="us") for form in forms]
-    with_zone = text.str.to_datetime("%Y-%m-%dT%H:%M:%S%.f%z", strict=False, time_unit="us")
-    days = text.str.to_date("%Y-%m-%d", strict=False).cast(pl.Datetime("us"))
-    iso = pl.coalesce(*stamps, with_zone.dt.replace_time_zone(None), days)
-    return pl.DataFrame({"t": column}).select(iso.dt.epoch("s"))["t"]
+def _from_iso(text: pl.Series) -> pl.Series:
+    """Try one form after the other: a log is mostly written in one."""
+    seconds = pl.Series(text.name, [None], dtype=pl.Int64).new_from_index(0, len(text))
+    for form in _ISO:
+        seconds = _filled(seconds, partial(_stamps, text, form))
+    return seconds
+
+
+def _stamps(text: pl.Series, form: str) -> pl.Series:
+    return text.str.to_datetime(form, strict=False, time_unit="us").dt.epoch("s")
