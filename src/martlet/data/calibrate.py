@@ -18,7 +18,7 @@ HALVINGS = 8  # of the range of a number that one statistic settles
 SMALLEST_WIDTH = 0.002
 MOST = 8.0  # of lean and of drift
 # What a distance of one is worth to the fit: about its size at a random guess.
-SCALE = {"cosine": 0.03, "log_lift": 0.2, "spectrum": 0.5}
+SCALE = {"cosine": 0.03, "log_lift": 0.2, "spectrum": 0.2}
 
 
 def calibrate(
