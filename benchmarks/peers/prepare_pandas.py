@@ -23,6 +23,10 @@ def start(log, out, least):
         latest = time.time() + 86_400
         good = np.isfinite(frame["rating"]) & frame["timestamp"].between(0, latest)
         frame = frame[good & frame["user_id"].notna() & frame["item_id"].notna()]
+        texts = {}
+        for name in ("user_id", "item_id"):
+            if not pd.api.types.is_integer_dtype(frame[name]):  # text is looked at once
+                frame[name], texts[name] = pd.factorize(frame[name], sort=True)
         frame = frame.sort_values("timestamp", kind="stable")
         frame = frame.drop_duplicates(["user_id", "item_id"], keep="last")
         size = -1
@@ -39,7 +43,8 @@ def start(log, out, least):
             ids = count.sort_values(ascending=False, kind="stable").index
             rows = pd.Series(np.arange(len(ids), dtype=np.int32), index=ids)
             frame[name] = frame[name].map(rows).astype(np.int32)
-            np.save(out / f"{name}.npy", ids.astype("str").to_numpy().astype("U"))
+            ids = texts[name][ids] if name in texts else ids.astype("str")
+            np.save(out / f"{name}.npy", ids.to_numpy().astype("U"))
         frame = frame.sort_values(["user_id", "timestamp"], kind="stable")
         counts = {f"num_{name[:4]}s": int(frame[name].max()) + 1 for name in ("user_id", "item_id")}
         for number, part in enumerate(PARTS):

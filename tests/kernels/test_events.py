@@ -91,3 +91,13 @@ def test_many_users_in_pieces(num_threads):
     assert events.shared_pairs(histories, half, num_threads) == events.shared_pairs_reference(
         histories, half
     )
+
+
+@given(logs())
+@settings(deadline=None)
+def test_rows_are_counted_of_one_part_and_of_all(log):
+    users, items, _ = log
+    first, every = np.zeros((2, SIZES[0]), np.int64)
+    events.count_rows(users, items.astype(np.int8), first, every)
+    assert first.tolist() == np.bincount(users[items == 0], minlength=SIZES[0]).tolist()
+    assert every.tolist() == np.bincount(users, minlength=SIZES[0]).tolist()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ from martlet.core import Array, Interactions, num_threads
 from martlet.kernels.events import order_by
 from martlet.kernels.parallel import spread
 
+T = TypeVar("T", bound=np.generic)
 _CHUNK = 1 << 16  # positions that are widened to 64 bits at a time
 _OWN = ("user_row", "item_row", "weight", "time_s")
 
@@ -80,7 +81,7 @@ class Events:
             self.columns |= dict.fromkeys(names, change(self.columns[names[0]]))
 
 
-def gather(column: Array, order: NDArray[Any]) -> Array:
+def gather(column: NDArray[T], order: NDArray[Any]) -> NDArray[T]:
     """Return ``column[order]`` by all threads, with the positions widened a chunk at a time."""
     found = np.empty(len(order), column.dtype)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from martlet.core import Array, DataError, num_threads
 from martlet.data.clean import RuleReport
 from martlet.data.formats import stated
-from martlet.data.numbering import NO_ID, Numbering
+from martlet.data.numbering import NO_ID, Numbering, Reasons, Texts
 from martlet.data.reading import Log, TimeUnit
 from martlet.data.rejects import Rejects
 from martlet.kernels.parallel import in_order
@@ -36,7 +36,7 @@ _REASONS = (
 )  # fmt: skip
 _GOOD = len(_REASONS)
 
-Parsed = tuple[Array, Sequence[tuple[str, NDArray[np.bool_]]]]
+Parsed = tuple[Array, Reasons]
 """The values of a column, and for each reason which of them are bad."""
 
 
@@ -72,16 +72,22 @@ class _Grown:
 
 
 def parse(
-    log: Log, numberings: Mapping[str, Numbering], rejects: Rejects, *, strict: bool
+    log: Log,
+    ids: Mapping[str, Numbering],
+    codes: Mapping[str, Texts],
+    rejects: Rejects,
+    *,
+    strict: bool,
 ) -> tuple[dict[str, Array], list[RuleReport]]:
     """Read the log in streaming; return its good rows as columns, and reports.
 
-    ``user_id`` and ``item_id`` are codes of their numberings; of ``rating``, ``weight`` and
+    ``user_id`` and ``item_id`` are what their numberings read; of ``rating``, ``weight`` and
     ``time_s`` there are those that the log has.
 
     Args:
         log: what ``read`` gave.
-        numberings: of ``user_id``, ``item_id`` and of each column of text to carry along.
+        ids: the numberings of ``user_id`` and ``item_id``.
+        codes: of each column to carry along that is no number.
         rejects: takes the bad rows.
         strict: whether a bad row is an error.
 
@@ -89,7 +95,7 @@ def parse(
         DataError: it cannot be read, has no good row, or under ``strict`` a bad one.
     """
     with stated(log.files):
-        columns = _plan(log, log.frame.collect_schema(), numberings)
+        columns = _plan(log, log.frame.collect_schema(), ids, codes)
         grown = {column.name: _Grown() for column in columns}
         bad, rows_in = _Bad(log, strict, rejects), 0
         for batch in log.frame.collect_batches(chunk_size=_BATCH, engine="streaming"):
@@ -114,22 +120,22 @@ def _values(batch: pl.DataFrame, columns: list[_Column]) -> list[Parsed]:
 
 
 def _plan(
-    log: Log, schema: Mapping[str, Any], numberings: Mapping[str, Numbering]
+    log: Log, schema: Mapping[str, Any], ids: Mapping[str, Numbering], codes: Mapping[str, Texts]
 ) -> list[_Column]:
     """Return how each column is read."""
-    plan = [_Column(name, name, partial(_ids, numberings[name])) for name in ("user_id", "item_id")]
+    plan = [_Column(name, name, numbering.read) for name, numbering in ids.items()]
     if "rating" in schema:
         plan.append(_Column("rating", "rating", _ratings))
     if "event" in schema:
         known = {str(name).lower(): float(value) for name, value in log.event_weights.items()}
-        read = partial(_event_weights, Numbering(pl.String), known)
+        read = partial(_event_weights, Texts(), known)
         plan.append(_Column("weight", "event", read))
     elif "weight" in schema:
         plan.append(_Column("weight", "weight", _weights))
     if "time" in schema:
         plan.append(_Column("time_s", "time", partial(_times, unit=log.time_unit)))
     carried = [name for name in ("basket", *log.context) if name in schema]
-    return plan + [_Column(name, name, partial(_carried, numberings.get(name))) for name in carried]
+    return plan + [_Column(name, name, partial(_carried, codes.get(name))) for name in carried]
 
 
 class _Bad:
@@ -185,13 +191,6 @@ def _shown(batch: pl.DataFrame, row: int) -> str:
     return ", ".join(f"{name}={one}" for name, one in short.items())
 
 
-def _ids(numbering: Numbering, column: pl.Series) -> Parsed:
-    codes = numbering.codes(column)
-    if codes.min(initial=0) >= 0:
-        return codes, ()
-    return codes, [(reason, codes == code) for code, reason in NO_ID.items()]
-
-
 def _ratings(column: pl.Series) -> Parsed:
     rating = _floats(column, pl.Float32).to_numpy()
     return rating, [("unparsable rating", ~np.isfinite(rating))]
@@ -202,9 +201,9 @@ def _weights(column: pl.Series) -> Parsed:
     return weight, [("bad weight", ~((weight > 0) & (weight < np.inf)))]
 
 
-def _event_weights(kinds: Numbering, known: Mapping[str, float], column: pl.Series) -> Parsed:
+def _event_weights(kinds: Texts, known: Mapping[str, float], column: pl.Series) -> Parsed:
     codes = kinds.codes(column)
-    of_kind = [known.get(str(kind).strip().lower(), 0.0) for kind in kinds.ids]
+    of_kind = [known.get(str(kind).strip().lower(), 0.0) for kind in kinds.texts]
     weight = np.array([*of_kind, 0.0], np.float32)[np.maximum(codes, -1)]  # -1 is the last
     return weight, [("unknown event", weight == 0)]
 
@@ -214,9 +213,9 @@ def _times(column: pl.Series, unit: TimeUnit) -> Parsed:
     return seconds.fill_null(0).to_numpy(), [("unparsable time", seconds.is_null().to_numpy())]
 
 
-def _carried(numbering: Numbering | None, column: pl.Series) -> Parsed:
+def _carried(codes: Texts | None, column: pl.Series) -> Parsed:
     """Numbers stay; all else becomes a code, below 0 where there is none."""
-    return (column.to_numpy() if numbering is None else numbering.codes(column)), ()
+    return (column.to_numpy() if codes is None else codes.codes(column)), ()
 
 
 def _floats(column: pl.Series, dtype: Any = pl.Float64) -> pl.Series:
@@ -257,15 +256,15 @@ def _filled(seconds: pl.Series, other: Callable[[], pl.Series]) -> pl.Series:
 
 
 def _whole_seconds(number: pl.Series, unit: TimeUnit) -> pl.Series:
-    if unit == "s":
-        parts: Any = 1
-    elif unit != "auto":
-        parts = _PER_SECOND[unit]
-    else:
-        size = pl.col("t").cast(pl.Float64).abs()
+    frame = pl.DataFrame({"t": number})
+    parts: Any = _PER_SECOND.get(unit, 1)
+    size = pl.col("t").cast(pl.Float64).abs()
+    # Where none is large, as in most logs, no time is scaled.
+    if unit == "auto" and (frame.select(size.max()).item() or 0) >= 1e11:
         parts = pl.when(size < 1e11).then(1).when(size < 1e14).then(10**3)
         parts = parts.when(size < 1e17).then(10**6).otherwise(10**9)
-    frame = pl.DataFrame({"t": number})
+    elif parts == 1 and number.dtype == pl.Int64:
+        return number
     return frame.select((pl.col("t") // parts).cast(pl.Int64, strict=False))["t"]
 
 

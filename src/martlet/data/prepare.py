@@ -24,15 +24,15 @@ from martlet.core import (
 from martlet.data import clean as cleaning
 from martlet.data.events import Events, gather
 from martlet.data.formats import stated
-from martlet.data.numbering import Numbering, is_number, kind_of
+from martlet.data.numbering import Texts, is_number, numbering_of
 from martlet.data.parse import LEAST_WEIGHT, parse
 from martlet.data.reading import Log, read
 from martlet.data.rejects import Rejects, rejects_to
 from martlet.data.side import join_table
 from martlet.data.splits import TEST, VALID, GivenSplit, RandomSplit, Split, TimeSplit, leakage
+from martlet.kernels.events import count_rows
 
 _STEPS = 5
-_PIECE = 1 << 22
 Ids = tuple[pl.Series, pl.Series]
 
 
@@ -149,33 +149,32 @@ def encode(
     for one in logs:
         with stated(one.files):
             schemas.append(one.frame.collect_schema())
-    numberings = {
-        name: Numbering(kind_of([schema[name] for schema in schemas]))
-        for name in ("user_id", "item_id")
+    roles = ("user_id", "item_id")
+    numberings = {name: numbering_of([schema[name] for schema in schemas]) for name in roles}
+    codes = {
+        name: Texts()
+        for name in ("basket", *log.context)
+        if not all(is_number(schema[name]) for schema in schemas if name in schema)
     }
-    for name in ("basket", *log.context):
-        dtypes = [schema[name] for schema in schemas if name in schema]
-        if not all(map(is_number, dtypes)):
-            numberings[name] = Numbering(pl.String)
     takers = [rejects or Rejects(), *(Rejects() for _ in logs[1:])]
     parsed = [
-        parse(one, numberings, taker, strict=strict)
+        parse(one, numberings, codes, taker, strict=strict)
         for one, taker in zip(logs, takers, strict=True)
     ]
-    ids, ranks = zip(*(numberings[name].ranked() for name in ("user_id", "item_id")), strict=True)
-    tables = [_table(columns, ranks) for columns, _ in parsed]
-    return tables, ids, parsed[0][1]
-
-
-def _table(columns: dict[str, Array], ranks: Sequence[NDArray[np.int32]]) -> Events:
-    """Return parsed columns as sorted events, with codes turned into rows by rank of id."""
-    for role, rank in zip(("user", "item"), ranks, strict=True):
-        columns[f"{role}_row"] = gather(rank, columns.pop(f"{role}_id"))
-    if "weight" not in columns:
-        columns["weight"] = _weight(columns.get("rating"), len(columns["user_row"]))
-    events = Events(columns, *map(len, ranks))
-    events.sort()
-    return events
+    tables = [columns for columns, _ in parsed]
+    ids = []
+    for name, numbering in numberings.items():
+        known, rows = numbering.rows([columns.pop(name) for columns in tables])
+        ids.append(known)
+        for columns, row in zip(tables, rows, strict=True):
+            columns[name.replace("id", "row")] = row
+        del rows, row
+    events = [Events(columns, len(ids[0]), len(ids[1])) for columns in tables]
+    for each in events:
+        if "weight" not in each.columns:
+            each.columns["weight"] = _weight(each.columns.get("rating"), len(each))
+        each.sort()
+    return events, (ids[0], ids[1]), parsed[0][1]
 
 
 def _weight(rating: Any, num_events: int) -> Array:
@@ -204,35 +203,22 @@ def _number(
 ) -> tuple[list[pl.Series], list[Interactions]]:
     """Number users and items by training frequency, ties by id; return their ids, and the parts."""
     names, rows = [], []
-    trains = part == 0
     for name, known in zip(("user_row", "item_row"), ids, strict=True):
-        size = len(known)
-        columns = [log.columns[name] for log in (events, *others)]
-        met = sum(_count(column, size) for column in columns)
+        trained, met = (np.zeros(len(known), np.int64) for _ in range(2))
+        count_rows(events.columns[name], part, trained, met)
+        for other in others:
+            count_rows(other.columns[name], np.ones(len(other), np.int8), trained, met)
         # The ids are sorted already, so a stable sort by frequency breaks ties by id.
-        order = np.argsort(-_count(columns[0], size, trains), kind="stable")
-        kept = order[np.asarray(met)[order] > 0]
-        row = np.full(size, -1, np.int32)
+        order = np.argsort(-trained, kind="stable")
+        kept = order[met[order] > 0]
+        row = np.full(len(known), -1, np.int32)
         row[kept] = np.arange(len(kept), dtype=np.int32)
         names.append(known.gather(kept))
         rows.append(row)
-        del columns
     parts = _cut(events, part, rows)
     for number, other in zip((TEST, VALID), others, strict=False):
         parts[number] = _cut(other, np.zeros(len(other), np.int8), rows)[0]
     return names, parts
-
-
-def _count(
-    rows: NDArray[Any], size: int, mask: NDArray[np.bool_] | None = None
-) -> NDArray[np.int64]:
-    """Return how often each row occurs, a piece at a time: ``bincount`` widens what it counts."""
-    count = np.zeros(size, np.int64)
-    for start in range(0, len(rows), _PIECE):
-        piece = rows[start : start + _PIECE]
-        piece = piece if mask is None else piece[mask[start : start + _PIECE]]
-        count += np.bincount(piece, minlength=size)
-    return count
 
 
 def _cut(

@@ -281,6 +281,15 @@ def k_core_reference(
         keep &= enough
 
 
+@njit(cache=True, nogil=True)
+def count_rows(rows: Any, part: Any, first: Any, all_: Any) -> None:
+    """Add to (size,) int64 counts: of the rows of part 0, and of all. ``bincount`` widens rows."""
+    for at in range(len(rows)):
+        all_[rows[at]] += 1
+        if part[at] == 0:
+            first[rows[at]] += 1
+
+
 def shared_pairs(first: CSR, second: CSR, num_threads: int = 1) -> int:
     """Return how many different pairs of row and column stand in both. O(nnz) time."""
     found: list[int] = []

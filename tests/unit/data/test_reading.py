@@ -6,7 +6,7 @@ import pytest
 
 from martlet.core import DataError, SpecError
 from martlet.data import RandomSplit, prepare, read
-from martlet.data.numbering import Numbering
+from martlet.data.numbering import Texts, numbering_of
 from martlet.data.parse import to_seconds
 from martlet.data.reading import read_table
 
@@ -100,25 +100,24 @@ class TestEventWeights:
 
 class TestNumbering:
     def test_blanks_do_not_count_and_codes_go_on(self):
-        numbering = Numbering(pl.String)
+        numbering = Texts()
         assert numbering.codes(pl.Series([" a", "b", "a", None, " "])).tolist()[3:] == [-1, -1]
-        codes = [numbering.codes(pl.Series([text]))[0] for text in ("a", " a", "a  ", "b", "c")]
-        ids, rank = numbering.ranked()
+        codes = [numbering.codes(pl.Series([text])) for text in ("a", " a", "a  ", "b", "c")]
+        ids, rows = numbering.rows(codes)
         assert ids.to_list() == ["a", "b", "c"]
-        assert rank[codes].tolist() == [0, 0, 0, 1, 2]
+        assert np.concatenate(rows).tolist() == [0, 0, 0, 1, 2]
 
-    def test_many_ids_in_small_pieces(self):
-        names = np.random.default_rng(0).permutation(5000)
-        for values in (pl.Series(names), pl.Series(names).cast(pl.String)):
-            numbering = Numbering(values.dtype)
-            twice = pl.concat([values, values])
-            codes = np.concatenate(
-                [numbering.codes(twice[at : at + 777]) for at in range(0, 10_000, 777)]
-            )
-            assert codes.tolist() == list(range(5000)) * 2
-            ids, rank = numbering.ranked()
-            assert ids.to_list() == values.sort().cast(pl.String).to_list()
-            assert ids.gather(rank[codes[:5000]]).to_list() == values.cast(pl.String).to_list()
+    @pytest.mark.parametrize("step", [1, 10**9, -(10**15), "text"])
+    def test_many_ids_in_small_pieces(self, step):
+        values = pl.Series(np.random.default_rng(0).permutation(5000))
+        values = values.cast(pl.String) if step == "text" else values * step
+        numbering = numbering_of([values.dtype])
+        twice = pl.concat([values, values])
+        pieces = [twice[at : at + 777] for at in range(0, 10_000, 777)]
+        read = [numbering.read(piece)[0] for piece in pieces]
+        ids, rows = numbering.rows([np.concatenate(read[:4]), np.concatenate(read[4:])])
+        assert ids.to_list() == values.sort().cast(pl.String).to_list()
+        assert ids.gather(np.concatenate(rows)).to_list() == twice.cast(pl.String).to_list()
 
 
 def test_a_rating_that_weighs_is_held_once():
