@@ -3,12 +3,12 @@
 PAGE = b"""<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
-<meta name="viewport" content="width=device-width">
+<meta name="viewport" content="width=device-width, initial-scale=1">
 <title>Martlet</title>
 <style>
+:root { color-scheme: light dark }
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 44rem; margin: 3rem auto; padding: 0 1rem }
 dt { font-family: ui-monospace, monospace; margin-top: 1rem }
-@media (prefers-color-scheme: dark) { body { background: #111; color: #ddd } }
 </style>
 <h1>Martlet</h1>
 <p>This server recommends. It speaks JSON; an id in a path is percent-encoded.</p>
@@ -22,9 +22,10 @@ without a history.</dd>
 <code>context</code>.</dd>
 <dt>GET /api/similar/{item_id}?n=10</dt>
 <dd>The items nearest to an item.</dd>
-<dt>GET /api/health/live, /api/health/ready</dt>
-<dd>Whether the process runs, and whether it answers.</dd>
-<dt>GET /metrics</dt>
+<dt>GET <a href="/api/health/live">/api/health/live</a>,
+<a href="/api/health/ready">/api/health/ready</a></dt>
+<dd>Whether the process runs; whether it answers, and with which bundle.</dd>
+<dt>GET <a href="/metrics">/metrics</a></dt>
 <dd>Counts and latencies for Prometheus.</dd>
 </dl>
 </html>
