@@ -16,13 +16,14 @@ import polars as pl
 
 from _common import data, options, record, say
 from martlet.core import Interactions, rng
-from martlet.data import sources
 from martlet.data import calibrate as calibrating
+from martlet.data import sources
 from martlet.data.calibration import Calibration
 from martlet.data.likeness import Likeness
 from martlet.data.synthetic import synthesize
 
 FIT_SEED, DRAW_SEED = 0, 1
+LATENT = ("width", "circle_ratio", "lean", "drift")
 
 
 def main() -> None:
@@ -75,7 +76,7 @@ def compare(name: str, source: Interactions, calibration: Calibration, chosen: N
         say(f"  {statistic:16} {value:.3f}  {chance[statistic]:.3f}")
     about = {
         "source": name, "events": len(source), **sizes, "draw_s": seconds,
-        "latent": {key: getattr(calibration, key) for key in ("width", "circle_ratio", "lean", "drift")},
+        "latent": {name: getattr(calibration, name) for name in LATENT},
         "distance": ours, "by_chance": chance,
     }  # fmt: skip
     record("likeness", about, chosen)
