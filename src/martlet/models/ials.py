@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -38,7 +39,8 @@ class IALS:
     Attributes:
         dim: length of the vectors.
         reg: L2 strength.
-        unobserved_weight: weight of a pair that did not meet.
+        unobserved_weight: weight of a pair that did not meet; None takes 1.5 times the root of the
+            share of pairs that met, and 0.4 at most (see ``docs/decisions/ials-solver.md``).
         reg_exponent: 1 regularizes in proportion to frequency, 0 is the classic objective.
         iterations: sweeps over users and items.
         steps: conjugate-gradient steps a row and sweep.
@@ -48,7 +50,7 @@ class IALS:
 
     dim: int = 64
     reg: float = 0.005
-    unobserved_weight: float = 0.2
+    unobserved_weight: float | None = None
     reg_exponent: float = 1.0
     iterations: int = 10
     steps: int = 2
@@ -60,7 +62,7 @@ class IALS:
             if getattr(self, name) < 1:
                 raise SpecError(f"{name} is {getattr(self, name)}: expected a whole number above 0")
         for name in ("reg", "unobserved_weight"):
-            if not getattr(self, name) > 0:
+            if getattr(self, name) is not None and not getattr(self, name) > 0:
                 raise SpecError(f"{name} is {getattr(self, name)}: expected a number above 0")
         if not 0 < self.relax < 2:
             raise SpecError(f"relax is {self.relax}: expected a number above 0 and below 2")
@@ -88,8 +90,9 @@ class IALS:
             matrix = CSR(matrix.indptr, matrix.indices, None, matrix.num_cols)
         items = self.factorize(matrix, seed)[1]
         gram = items.T.astype(np.float64) @ items
+        objective = self.objective(matrix)
         projection = IALSFold(
-            Table.of(gram), self.unobserved_weight, self.reg, self.reg_exponent, self.weighted
+            Table.of(gram), objective.unobserved_weight, self.reg, self.reg_exponent, self.weighted
         )
         return Factors(Table.of(items), projection)
 
@@ -102,19 +105,21 @@ class IALS:
         from martlet.kernels.ials import turn
 
         start = rng(seed, "ials").random((matrix.num_cols, self.dim), np.float32) * np.float32(0.01)
-        for users, items in sweeps(  # noqa: B007
-            matrix, start, self.objective, self.iterations, steps=self.steps, relax=self.relax
-        ):
-            pass
+        aim, many = self.objective(matrix), self.iterations
+        for moved in sweeps(matrix, start, aim, many, steps=self.steps, relax=self.relax):
+            users, items = moved
         turn(users, items, num_threads())
         return users, items
 
-    @property
-    def objective(self) -> Objective:
-        """What is minimized."""
+    def objective(self, matrix: CSR) -> Objective:
+        """Return what is minimized over a user x item CSR."""
         from martlet.kernels.ials import Objective
 
-        return Objective(self.unobserved_weight, self.reg, self.reg_exponent)
+        weight = self.unobserved_weight
+        if weight is None:
+            density = matrix.nnz / max(1, matrix.num_rows * matrix.num_cols)
+            weight = min(0.4, 1.5 * math.sqrt(density))
+        return Objective(weight, self.reg, self.reg_exponent)
 
     def flops(self, dataset: Dataset) -> int:
         """Operations of a fit: 4 nnz d a reading of the entries, 10 d^2 a user or item a sweep.

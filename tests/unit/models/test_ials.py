@@ -63,3 +63,11 @@ def test_costs_follow_the_formula(matrix):
     spec = IALS(dim=8, iterations=3, steps=2)
     assert spec.flops(dataset) == 3 * (8 * matrix.nnz * 8 * 3 + 10 * (60 + 41) * 64)
     assert spec.bytes(41) == 4 * (41 * 8 + 64)
+
+
+def test_without_a_weight_the_share_of_pairs_that_met_gives_one(matrix):
+    found = IALS().objective(matrix).unobserved_weight
+    assert found == pytest.approx(min(0.4, 1.5 * (matrix.nnz / (60 * 41)) ** 0.5))
+    thin = CSR.from_rows([[at] for at in range(100)], 100)
+    assert IALS().objective(thin).unobserved_weight == pytest.approx(0.15)
+    assert IALS(unobserved_weight=0.3).objective(thin).unobserved_weight == 0.3
