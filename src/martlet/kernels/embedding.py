@@ -23,7 +23,7 @@ from martlet.kernels.parallel import spread
 F32 = NDArray[np.float32]
 Rows = NDArray[np.int32] | NDArray[np.int64]
 
-_AHEAD = 16  # rows between the one at hand and the one that memory is asked for
+_AHEAD = 64  # rows between the one at hand and the one that memory is asked for
 _GRAIN = 1 << 10  # rows that are worth a thread
 _DIGIT = 11  # bits that are sorted at a time: the counts stay in the first cache
 _SGD, _ADAGRAD, _ADAM = 0, 1, 2
@@ -61,14 +61,13 @@ def lookup_reference(values: F32, rows: Rows) -> F32:
     return values[rows]
 
 
-def merge(rows: Rows, gradients: F32, num_rows: int, num_threads: int = 1) -> tuple[Any, F32]:
+def merge(rows: Rows, gradients: F32, num_rows: int) -> tuple[Any, F32]:
     """Return the distinct rows of a batch, rising, and the sum of the gradients of each.
 
     Args:
         rows: (n,) int32 or int64 below ``num_rows``.
         gradients: (n, d) float32, C-contiguous, summed in the order of their positions.
         num_rows: rows of the table.
-        num_threads: threads over distinct rows.
 
     Returns:
         (m,) int64 and (m, d) float32. O(n d).
@@ -76,12 +75,10 @@ def merge(rows: Rows, gradients: F32, num_rows: int, num_threads: int = 1) -> tu
     Raises:
         DataError: a row lies outside the table.
     """
-    distinct, starts, order = _grouped(rows, num_rows)
-    sums = np.zeros((len(distinct), gradients.shape[1]), np.float32)
-    spread(
-        lambda start, stop: _sum_groups(gradients, order, starts, sums, start, stop),
-        len(distinct), num_threads, _GRAIN,
-    )  # fmt: skip
+    keys, shift, count = _sorted(rows, num_rows)
+    distinct = np.empty(count, np.int64)
+    sums = np.empty((count, gradients.shape[1]), np.float32)
+    _sum_groups(keys, shift, gradients, _bytes(gradients), distinct, sums)
     return distinct, sums
 
 
@@ -232,32 +229,31 @@ def _step(
     values: F32, first: F32, second: F32, rows: Rows, gradients: F32, rule: int,
     numbers: tuple[float, ...], num_threads: int,
 ) -> None:  # fmt: skip
-    distinct, starts, order = _grouped(rows, len(values))
+    keys, shift, _ = _sorted(rows, len(values))
     constants = np.array(numbers, np.float32)
-    table = _bytes(values)
+    tables = _bytes(values), _bytes(first), _bytes(second), _bytes(gradients)
 
     def some(start: int, stop: int) -> None:
         _update(
-            values, table, first, second, gradients, distinct, starts, order, rule, constants,
-            start, stop,
-        )  # fmt: skip
+            keys, shift, values, first, second, gradients, *tables, rule, constants, start, stop
+        )
 
-    spread(some, len(distinct), num_threads, _GRAIN)
+    spread(some, len(keys), num_threads, _GRAIN)
 
 
-def _grouped(rows: Rows, num_rows: int) -> tuple[Any, Any, Any]:
-    """Return distinct rows, rising; where each begins in the order; and the order of positions."""
+def _sorted(rows: Rows, num_rows: int) -> tuple[Any, Any, int]:
+    """Return keys that rise, each a row above the bits of its position, and the rows' number."""
     n = len(rows)
-    bits = max(1, (num_rows - 1).bit_length()), max(1, (n - 1).bit_length())
-    order, distinct = np.empty(n, np.int64), np.empty(n, np.int64)
-    starts = np.empty(n + 1, np.int64)
-    count = _group(rows, num_rows, *bits, order, distinct, starts)
-    _check(rows, n if count >= 0 else -1 - count, num_rows)
-    return distinct[:count], starts[: count + 1], order
+    row_bits, shift = max(1, (num_rows - 1).bit_length()), max(1, (n - 1).bit_length())
+    keys = np.empty((2, n), np.uint64)
+    at, count = _sort(rows, num_rows, row_bits, shift, keys)
+    _check(rows, n if count >= 0 else at, num_rows)
+    return keys[at], np.uint64(shift), count
 
 
 def _bytes(values: Any) -> NDArray[np.uint8]:
-    return values.view(np.uint8).reshape(len(values), -1)
+    width = values.nbytes // max(1, len(values))
+    return values.reshape(-1).view(np.uint8).reshape(len(values), width)
 
 
 def _check(rows: Rows, outside: int, num_rows: int) -> None:
@@ -274,90 +270,107 @@ def _gather(values: Any, table: Any, rows: Any, out: Any, start: int, stop: int)
     for at in range(start, stop):
         if rows[at] < 0 or rows[at] >= len(values):
             return at
-    for at in range(start, stop):
-        ask(table, np.int64(rows[min(at + _AHEAD, stop - 1)]))
-        row = rows[at]
-        for f in range(values.shape[1]):
+    for at in range(start, min(start + _AHEAD, stop)):
+        ask(table, np.int64(rows[at]))
+    for at in range(np.uint64(start), np.uint64(stop)):
+        ask(table, np.int64(rows[min(at + np.uint64(_AHEAD), np.uint64(stop - 1))]))
+        row = np.uint64(rows[at])
+        for f in range(np.uint64(values.shape[1])):
             out[at, f] = values[row, f]
     return stop
 
 
 @njit(cache=True, nogil=True)
-def _group(
-    rows: Any, num_rows: int, row_bits: int, place_bits: int, order: Any, distinct: Any, starts: Any
-) -> int:
-    """Sort positions by row, equal ones as they stand, and mark where each row begins.
+def _sort(rows: Any, num_rows: int, row_bits: int, place_bits: int, keys: Any) -> tuple[int, int]:
+    """Sort the positions by row, equal ones as they stand: by digits, from the lowest.
 
-    Digit by digit, from the lowest, over keys that carry their positions. Returns the number of
-    distinct rows, or -1 minus the first position of a row outside the table.
+    Returns which of the two ``keys`` holds the sorted ones, and the number of distinct rows; or the
+    first position of a row outside the table, and -1.
     """
     n = len(rows)
     shift = np.uint64(place_bits)
     passes = (row_bits + _DIGIT - 1) // _DIGIT
     digit = (row_bits + passes - 1) // passes
-    mask = np.uint64((1 << digit) - 1)
-    counts = np.zeros((passes, (1 << digit) + 1), np.int64)
-    keys, others = np.empty(n, np.uint64), np.empty(n, np.uint64)
+    mask = np.int64((1 << digit) - 1)
+    counts = np.zeros((passes, mask + 1), np.int32)
     for at in range(n):
         row = np.int64(rows[at])
         if row < 0 or row >= num_rows:
-            return -1 - at
-        keys[at] = (np.uint64(row) << shift) | np.uint64(at)
+            return at, -1
+        keys[0, at] = (np.uint64(row) << shift) | np.uint64(at)
         for turn in range(passes):
-            counts[turn, ((row >> (digit * turn)) & np.int64(mask)) + 1] += 1
+            counts[turn, (row >> (digit * turn)) & mask] += 1
     for turn in range(passes):
         count, by = counts[turn], shift + np.uint64(digit * turn)
-        for one in range(1, len(count)):
-            count[one] += count[one - 1]
+        total = np.int32(0)
+        for one in range(len(count)):
+            total, count[one] = np.int32(total + count[one]), total
+        given, ordered = keys[turn & 1], keys[1 - (turn & 1)]
         for at in range(n):
-            key = keys[at]
-            own = (key >> by) & mask
-            others[count[own]] = key
+            key = given[at]
+            own = np.int64(key >> by) & mask
+            ordered[count[own]] = key
             count[own] += 1
-        keys, others = others, keys
-    places = (np.uint64(1) << shift) - np.uint64(1)
-    found, last = 0, np.uint64(num_rows)
+    last, ordered = passes & 1, keys[passes & 1]
+    distinct = 0
     for at in range(n):
-        row = keys[at] >> shift
-        order[at] = keys[at] & places
-        if row != last:
-            distinct[found], starts[found] = row, at
-            found += 1
-            last = row
-    starts[found] = n
-    return found
+        distinct += at == 0 or ordered[at] >> shift != ordered[at - 1] >> shift
+    return last, distinct
 
 
 @njit(cache=True, nogil=True)
-def _sum(gradients: Any, order: Any, start: int, stop: int, total: Any) -> None:
-    """Sum the gradients at positions ``order[start:stop]``, one after the other."""
+def _sum(keys: Any, shift: Any, at: int, gradients: Any, gradient_bytes: Any, total: Any) -> int:
+    """Sum the gradients of the row at place ``at`` of the keys; return the place after its last."""
+    places = (np.uint64(1) << shift) - np.uint64(1)
+    end = len(keys) - 1
+    row = keys[at] >> shift
+    place = np.int64(keys[at] & places)
+    ask(gradient_bytes, np.int64(keys[min(at + _AHEAD, end)] & places))
     for f in range(len(total)):
-        total[f] = gradients[order[start], f]
-    for at in range(start + 1, stop):
+        total[f] = gradients[place, f]
+    at += 1
+    while at < len(keys) and keys[at] >> shift == row:
+        ask(gradient_bytes, np.int64(keys[min(at + _AHEAD, end)] & places))
+        place = np.int64(keys[at] & places)
         for f in range(len(total)):
-            total[f] += gradients[order[at], f]
+            total[f] += gradients[place, f]
+        at += 1
+    return at
 
 
 @njit(cache=True, nogil=True)
-def _sum_groups(gradients: Any, order: Any, starts: Any, sums: Any, start: int, stop: int) -> None:
-    for group in range(start, stop):
-        _sum(gradients, order, starts[group], starts[group + 1], sums[group])
+def _sum_groups(
+    keys: Any, shift: Any, gradients: Any, gradient_bytes: Any, distinct: Any, sums: Any
+) -> None:
+    at = 0
+    for group in range(len(distinct)):
+        distinct[group] = keys[at] >> shift
+        at = _sum(keys, shift, at, gradients, gradient_bytes, sums[group])
 
 
 @njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz"}, error_model="numpy")
 def _update(
-    values: Any, table: Any, first: Any, second: Any, gradients: Any, distinct: Any, starts: Any,
-    order: Any, rule: int, numbers: Any, start: int, stop: int,
+    keys: Any, shift: Any, values: Any, first: Any, second: Any, gradients: Any,
+    value_bytes: Any, first_bytes: Any, second_bytes: Any, gradient_bytes: Any,
+    rule: int, numbers: Any, start: int, stop: int,
 ) -> None:  # fmt: skip
-    """Move the distinct rows ``start:stop``."""
+    """Move the rows whose first key lies in ``start:stop``."""
     d = values.shape[1]
-    zero = np.float32(0)
+    zero, end = np.float32(0), len(keys) - 1
     rate, eps, beta1, rest1, beta2, rest2 = numbers
     g = np.empty(d, np.float32)
-    for group in range(start, stop):
-        ask(table, distinct[min(group + _AHEAD, stop - 1)])
-        row = distinct[group]
-        _sum(gradients, order, starts[group], starts[group + 1], g)
+    at = start
+    while 0 < at < stop and keys[at] >> shift == keys[at - 1] >> shift:
+        at += 1
+    while at < stop:
+        row = np.int64(keys[at] >> shift)
+        later = np.int64(keys[min(at + _AHEAD, end)] >> shift)
+        ask(value_bytes, later)
+        if rule != _SGD:
+            ask(second_bytes, later)
+            if rule == _ADAM:
+                ask(first_bytes, later)
+        at = _sum(keys, shift, at, gradients, gradient_bytes, g)
         scale = rate
         if rule != _SGD:
             square = zero

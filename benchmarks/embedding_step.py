@@ -1,0 +1,255 @@
+"""How much faster than FBGEMM and torch is one training step over an embedding table?
+
+2,000,000 x 32 in ten fields of 200,000 ids, drawn by Zipf's law, so that a batch holds many ids
+twice; a step looks the rows up, takes a given gradient back and moves the table by row-wise
+Adagrad. Rows fall by frequency, as a vocabulary numbers them, or are shuffled. All variants take
+the same steps from the same start with two threads, in turn; afterwards the tables must be the
+formula's within 1e-6 a step. FBGEMM runs with a table a field and with one merged table, torch with
+row-wise Adagrad in its sparse operations and with its own Adagrad, which keeps a square for every
+value and is held to that formula. The fastest of each library counts.
+
+A step's seconds are the median of its round. "parts" tells ours apart, each alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from _common import THREADS, Peer, interleave, options, peer_python, record, say, scratch, summary
+from martlet.core import rng
+from martlet.kernels import embedding
+
+GOAL = 5.0
+DIM, FIELDS, RATE, EPS = 32, 10, 0.05, 1e-8
+BATCHES = (256, 1024, 8192)
+SKEW = 1.05
+GRADIENTS = 4  # distinct gradients, used in turn
+TOLERANCE = 1e-6  # a step
+# Where the gradients of a value nearly cancel, a square of its own magnifies their rounding.
+TOLERANCE_BY_VALUE = 1e-4
+REST_S = 0.05
+OURS = "martlet"
+PEERS = {
+    f"{library}_{variant}": (f"embedding_{library}.py", variant)
+    for library, variant in (
+        ("fbgemm", "fields"),
+        ("fbgemm", "merged"),
+        ("torch", "rowwise"),
+        ("torch", "optim"),
+    )
+}
+
+
+def main() -> None:
+    chosen = options(__doc__.splitlines()[0], rounds=15)
+    size = 20_000 if chosen.tiny else 2_000_000
+    python = None if chosen.tiny else peer_python("fbgemm")
+    if not chosen.tiny and python is None:
+        say("fbgemm is not installed in .venv-peers (see benchmarks/peers): ours alone")
+    values = rng(chosen.seed, "embedding_step").normal(size=(size, DIM)).astype(np.float32)
+    values *= np.float32(0.1)
+    for batch in (32, 64) if chosen.tiny else BATCHES:
+        for order in ("frequency", "shuffled"):
+            work = draw(values, batch, order, chosen)
+            line = compare(work, python, 2 if chosen.tiny else chosen.rounds)
+            record("embedding_step", line, chosen)
+            tell(line)
+
+
+@dataclass(frozen=True, eq=False)
+class Work:
+    """The steps that every variant takes.
+
+    Attributes:
+        values: (N, DIM) float32, the table at the start.
+        rows: (steps, batch, FIELDS) int64.
+        gradients: (GRADIENTS, batch FIELDS, DIM) float32.
+        order: how rows are numbered.
+        count: steps of a round.
+    """
+
+    values: np.ndarray
+    rows: np.ndarray
+    gradients: np.ndarray
+    order: str
+    count: int
+
+    def formula(self, touched: np.ndarray, *, by_value: bool) -> np.ndarray:
+        """Return the touched rows after all steps, in float64."""
+        w = self.values[touched].astype(np.float64)
+        s = np.zeros((len(w), DIM if by_value else 1))
+        for step, rows in enumerate(self.rows):
+            at, place = np.unique(np.searchsorted(touched, rows), return_inverse=True)
+            g = np.zeros((len(at), DIM))
+            np.add.at(g, place.ravel(), self.gradients[step % GRADIENTS].astype(np.float64))
+            s[at] += g**2 if by_value else (g**2).mean(1, keepdims=True)
+            w[at] -= RATE * g / (np.sqrt(s[at]) + EPS)
+        return w
+
+
+def draw(values: np.ndarray, batch: int, order: str, chosen: argparse.Namespace) -> Work:
+    count = 2 if chosen.tiny else 40 if batch < 4096 else 10
+    steps = count * (2 if chosen.tiny else chosen.rounds)
+    random = rng(chosen.seed, "embedding_step", order, batch)
+    per_field = len(values) // FIELDS
+    mass = np.cumsum(np.arange(1, per_field + 1) ** -SKEW)
+    rows = np.searchsorted(mass, random.random((steps, batch, FIELDS)) * mass[-1])
+    if order == "shuffled":
+        rows = random.permutation(per_field)[rows]
+    rows += per_field * np.arange(FIELDS)
+    gradients = 0.1 * random.normal(size=(GRADIENTS, batch * FIELDS, DIM))
+    return Work(values, rows.astype(np.int64), gradients.astype(np.float32), order, count)
+
+
+class Ours:
+    """Our table at the start of the work."""
+
+    def __init__(self, work: Work) -> None:
+        self.work, self.values = work, work.values.copy()
+        self.squares = np.zeros(len(self.values), np.float32)
+        self.out = np.empty(work.gradients.shape[1:], np.float32)
+
+    def run(self, first: int, count: int) -> dict[str, Any]:
+        """Return the seconds of each step, as a peer does."""
+        step_s = []
+        for step in range(first, first + count):
+            begin = time.perf_counter()
+            self.look_up(step)
+            self.update(step)
+            step_s.append(time.perf_counter() - begin)
+        return {"step_s": step_s}
+
+    def look_up(self, step: int) -> None:
+        """Look up the rows of a step."""
+        rows = self.work.rows[step].reshape(-1)
+        embedding.lookup(self.values, rows, out=self.out, num_threads=int(THREADS))
+
+    def update(self, step: int) -> None:
+        """Take the gradients of a step back."""
+        rows, gradient = self.work.rows[step].reshape(-1), self.work.gradients[step % GRADIENTS]
+        embedding.adagrad(
+            self.values, self.squares, rows, gradient,
+            rate=RATE, eps=EPS, num_threads=int(THREADS),
+        )  # fmt: skip
+
+
+def compare(work: Work, python: Path | None, rounds: int) -> dict[str, Any]:
+    """Return the seconds of every variant, after checking their tables."""
+    touched = np.unique(work.rows)
+    with scratch() as folder, ExitStack() as stack:
+        for name, array in (
+            ("values", work.values),
+            ("rows", work.rows),
+            ("gradients", work.gradients),
+            ("touched", touched),
+        ):
+            np.save(folder / f"{name}.npy", array)
+        peers = {
+            name: stack.enter_context(Peer(python, script, folder, variant, THREADS, RATE, EPS))
+            for name, (script, variant) in PEERS.items()
+            if python
+        }
+        ours = Ours(work)
+        asks: dict[str, Callable[..., dict[str, Any]]] = {OURS: ours.run}
+        asks |= {name: peer.ask for name, peer in peers.items()}
+        turns = dict.fromkeys(asks, 0)
+
+        def one_round(name: str) -> float:
+            first, turns[name] = work.count * turns[name], turns[name] + 1
+            return float(np.median(asks[name](first=first, count=work.count)["step_s"]))
+
+        variants = {name: lambda name=name: one_round(name) for name in asks}
+        first_s = {name: variant() for name, variant in variants.items()}  # compiles, warms up
+        seconds = interleave(variants, rounds - 1, rest_s=REST_S)
+        apart = check(work, touched, ours, peers, folder)
+    line: dict[str, Any] = {
+        "size": len(work.values),
+        "dim": DIM,
+        "fields": FIELDS,
+        "batch": work.rows.shape[1],
+        "order": work.order,
+        "skew": SKEW,
+        "steps_a_round": work.count,
+        "distinct_rows": float(np.mean([len(np.unique(rows)) for rows in work.rows])),
+        "first_s": first_s,
+        "seconds": seconds,
+        "summary": {name: summary(values) for name, values in seconds.items()},
+        "parts": parts(ours, rounds),
+        "apart_a_step": apart,
+        "goal": GOAL,
+    }
+    for library in ("fbgemm", "torch") if peers else ():
+        theirs = {name: seconds[name] for name in peers if name.startswith(library)}
+        fastest = min(theirs, key=lambda name: summary(theirs[name])["median"])
+        ratios = [a / b for a, b in zip(theirs[fastest], seconds[OURS], strict=True)]
+        line[f"speedup_over_{library}"] = summary(ratios) | {"fastest": fastest}
+    return line
+
+
+def check(
+    work: Work, touched: np.ndarray, ours: Ours, peers: dict[str, Peer], folder: Path
+) -> dict[str, float]:
+    """Return how far each table is from its formula, over the number of steps."""
+    exact = {by: work.formula(touched, by_value=by) for by in (False, True)}
+    tables = {OURS: ours.values[touched]}
+    for name, peer in peers.items():
+        peer.ask(first=0, count=0, save=str(folder / f"{name}.npy"))
+        tables[name] = np.load(folder / f"{name}.npy")
+    apart = {
+        name: float(np.abs(table - exact[name == "torch_optim"]).max()) / len(work.rows)
+        for name, table in tables.items()
+    }
+    for name, value in apart.items():
+        allowed = TOLERANCE_BY_VALUE if name == "torch_optim" else TOLERANCE
+        assert value <= allowed, f"the table of {name} is {value} a step from the formula"
+    return apart
+
+
+def parts(ours: Ours, rounds: int) -> dict[str, Any]:
+    """Return the seconds of parts of our step, each over batches of the work, in turn."""
+    work, turn = ours.work, iter(range(10**9))
+
+    def over(part: Callable[[int], Any]) -> Callable[[], float]:
+        def run() -> float:
+            step_s = []
+            for _ in range(work.count):
+                step = next(turn) % len(work.rows)
+                begin = time.perf_counter()
+                part(step)
+                step_s.append(time.perf_counter() - begin)
+            return float(np.median(step_s))
+
+        return run
+
+    def sort(step: int) -> None:
+        embedding._sorted(work.rows[step].reshape(-1), len(work.values))
+
+    def sort_and_sum(step: int) -> None:
+        rows = work.rows[step].reshape(-1)
+        embedding.merge(rows, work.gradients[step % GRADIENTS], len(work.values))
+
+    found = {"lookup": ours.look_up, "sort": sort, "sort_and_sum": sort_and_sum}
+    found["update"] = ours.update
+    seconds = interleave({name: over(part) for name, part in found.items()}, max(2, rounds // 3))
+    return {name: summary(values) for name, values in seconds.items()}
+
+
+def tell(line: dict[str, Any]) -> None:
+    ms = {name: round(1e3 * values["median"], 3) for name, values in line["summary"].items()}
+    inner = {name: round(1e3 * values["median"], 3) for name, values in line["parts"].items()}
+    say(f"{line['batch']} {line['order']}: ms {ms}, parts {inner}")
+    for library in ("fbgemm", "torch"):
+        if f"speedup_over_{library}" in line:
+            say(f"  {line[f'speedup_over_{library}']['median']:.1f} times {library}")
+
+
+if __name__ == "__main__":
+    main()
