@@ -64,9 +64,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-logs = typer.Typer(help="Get public logs, and look at a dataset.", no_args_is_help=True)
+logs = typer.Typer(help="Get public logs, look at a log, make one.", no_args_is_help=True)
 logs.command(cls=_ending(_logs))(data.get)
 logs.command()(data.describe)
+logs.command()(data.synthesize)
 
 app.command()(weigh.demo)
 app.add_typer(logs, name="data")

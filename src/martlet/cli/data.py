@@ -10,7 +10,6 @@ import typer
 from martlet.cli.config import beside, save_config
 from martlet.cli.options import (
     Config,
-    Dataset,
     Force,
     Json,
     Out,
@@ -40,16 +39,59 @@ def get(
         print(folder)
 
 
-def describe(dataset: Dataset, config: Config = None, json_: Json = False) -> None:
-    """Count a dataset, and warn of what would hurt."""
+def describe(
+    dataset: Annotated[str, typer.Argument(help="A prepared folder, or a log as 'prepare' takes.")],
+    config: Config = None,
+    json_: Json = False,
+) -> None:
+    """Count a dataset or a raw log, and warn of what would hurt."""
     from martlet.core import Dataset as Data
     from martlet.data.describe import describe as look
+    from martlet.data.describe import describe_log
 
-    description = look(Data.load(dataset))
+    prepared = (Path(dataset) / "dataset.json").exists()
+    description = look(Data.load(dataset)) if prepared else describe_log(dataset)
     if json_:
         print_json(description.to_json())
     else:
         print(description)
+
+
+def synthesize(
+    context: typer.Context,
+    out: Out,
+    *,
+    like: Annotated[
+        Path | None, typer.Option(help="A prepared dataset to be like; without it MovieLens 100K.")
+    ] = None,
+    users: Annotated[int, typer.Option(min=1, help="Users of the log.")] = 1000,
+    items: Annotated[int, typer.Option(min=1, help="Items of the log.")] = 2000,
+    events: Annotated[int, typer.Option(min=1, help="Events of the log.")] = 100_000,
+    seed: Seed = 0,
+    force: Force = False,
+    config: Config = None,
+    json_: Json = False,
+) -> None:
+    """Write a synthetic log, as Parquet, that looks like a real one of any size."""
+    from martlet.core import Dataset as Data
+    from martlet.data.calibrate import calibrate
+    from martlet.data.synthetic import synthesize_parquet
+
+    check_free(out, force)
+    with progress(quiet=json_) as note:
+        calibration = None
+        if like is not None:
+            source = Data.load(like).train
+            calibration = calibrate(source, source=str(like), seed=seed, progress=note)
+        synthesize_parquet(
+            out, calibration, num_users=users, num_items=items, num_events=events, seed=seed,
+            progress=note,
+        )  # fmt: skip
+    save_config(beside(out), context)
+    if json_:
+        print_json({"log": str(out), "num_users": users, "num_items": items, "events": events})
+    else:
+        print(f"wrote {events:,} synthetic events of {users:,} users and {items:,} items to {out}")
 
 
 def prepare(
@@ -75,7 +117,9 @@ def prepare(
     event_col: Column = None,
     basket_col: Column = None,
     context_col: Annotated[list[str], repeated(metavar="NAME", help="A column to carry along")],
-    event_weight: Annotated[list[str], repeated(metavar="TYPE=WEIGHT", help="Such as buy=5")],
+    event_weight: Annotated[
+        list[str], repeated(metavar="TYPE=WEIGHT", help="Such as buy=5; all others are then bad")
+    ],
     time_unit: Annotated[
         Literal["auto", "s", "ms", "us", "ns", "iso"], typer.Option(help="How times are written.")
     ] = "auto",
@@ -87,7 +131,7 @@ def prepare(
     min_rating: Annotated[float | None, typer.Option(help="Drop lower ratings.")] = None,
     min_user: Annotated[int, typer.Option(min=1, help="Events a user needs.")] = 1,
     min_item: Annotated[int, typer.Option(min=1, help="Events an item needs.")] = 1,
-    max_user: Annotated[int | None, typer.Option(help="Events a person may have.")] = None,
+    max_user: Annotated[int | None, typer.Option(min=1, help="Events a person may have.")] = None,
     half_life_days: Annotated[float | None, typer.Option(help="Decay weights by age.")] = None,
     rejects: Annotated[Path | None, typer.Option(help="Parquet file of what is put aside.")] = None,
     strict: Annotated[bool, typer.Option(help="Stop at the first bad row.")] = False,
@@ -117,10 +161,11 @@ def prepare(
     check_free(out, force)
     rules: list[Any] = [ValidTime()]
     rules += [MinRating(min_rating)] if min_rating is not None else []
+    # Before events are merged: a sum takes the date of the last.
+    rules += [RecencyDecay(half_life_days)] if half_life_days is not None else []
     rules += [Duplicates(duplicates)]
     rules += [MaxUserEvents(max_user)] if max_user is not None else []
     rules += [KCore(min_user, min_item)] if max(min_user, min_item) > 1 else []
-    rules += [RecencyDecay(half_life_days)] if half_life_days is not None else []
     columns: dict[str, Any] = {
         "user_col": user_col,
         "item_col": item_col,
@@ -168,6 +213,9 @@ def prepare(
     for name in ("counts", "items joined", "users joined"):
         if name in about:
             print(f"{name}: {', '.join(f'{what} {n:,}' for what, n in about[name].items())}")
+    for what, found in about["leakage"].items():
+        if what.startswith("pairs") and found:
+            print(f"warning: {found:,} {what}: the split leaks, or people repeat (seen='keep')")
     if effects is not None:
         print(effects)
     print(f"saved {out}")

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from martlet.core.columns import Array, Column, flatten, unflatten
+from martlet.core.columns import Array, Column, Text, flatten, unflatten
 from martlet.core.errors import DataError
 from martlet.core.files import new_folder
 from martlet.core.interactions import Interactions
@@ -36,6 +36,7 @@ class Dataset:
         catalogue: item columns by name (title, category, price ...), a value an item row.
         user_table: user columns by name, a value a user row.
         about: where the log came from, how it was cleaned and split; plain JSON.
+        labels: for an extra column of codes, the text that each code stands for; -1 has none.
     """
 
     users: Vocabulary
@@ -46,6 +47,7 @@ class Dataset:
     catalogue: Mapping[str, Column] = field(default_factory=dict)
     user_table: Mapping[str, Column] = field(default_factory=dict)
     about: Mapping[str, Any] = field(default_factory=dict)
+    labels: Mapping[str, Text] = field(default_factory=dict)
 
     @property
     def num_users(self) -> int:
@@ -130,11 +132,15 @@ class Dataset:
             ) from error
         catalogue = unflatten(groups.get("catalogue", {}))
         user_table = unflatten(groups.get("user_table", {}))
-        return Dataset(users, items, train, valid, test, catalogue, user_table, head["about"])
+        labels: Any = unflatten(groups.get("labels", {}))
+        return Dataset(
+            users, items, train, valid, test, catalogue, user_table, head["about"], labels
+        )
 
     def _groups(self) -> dict[str, dict[str, Array]]:
         groups = {"users": self.users.arrays(), "items": self.items.arrays()}
-        groups |= {"catalogue": flatten(self.catalogue), "user_table": flatten(self.user_table)}
+        for name in ("catalogue", "user_table", "labels"):
+            groups[name] = flatten(getattr(self, name))
         for name in PARTS:
             part = self.part(name)
             arrays: dict[str, Array] = {

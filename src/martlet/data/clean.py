@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
@@ -45,7 +45,12 @@ class Kept(NamedTuple):
 
 
 class Rule(Protocol):
-    """A cleaning rule over encoded events."""
+    """A cleaning rule over encoded events.
+
+    One that decides about each event by itself says so with ``by_event = True``: it is applied to
+    a test or validation log that was given too. The others judge users, items or pairs, and only
+    the log that is trained on.
+    """
 
     name: ClassVar[str]
 
@@ -59,6 +64,7 @@ class ValidTime:
 
     latest_s: int | None = None
     name: ClassVar[str] = "impossible time"
+    by_event: ClassVar[bool] = True
 
     def keep(self, events: Interactions) -> Kept:
         """Return the possible ones."""
@@ -74,6 +80,7 @@ class MinRating:
 
     threshold: float
     name: ClassVar[str] = "low rating"
+    by_event: ClassVar[bool] = True
 
     def keep(self, events: Interactions) -> Kept:
         """Return the events of at least the threshold, by the rating, else by the weight."""
@@ -108,6 +115,10 @@ class MaxUserEvents:
     count: int
     name: ClassVar[str] = "too active user"
 
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise SpecError(f"count is {self.count}: expected a whole number above 0")
+
     def keep(self, events: Interactions) -> Kept:
         """Return the events of the others."""
         lengths = events.histories.lengths
@@ -121,6 +132,11 @@ class KCore:
     users: int = 1
     items: int = 1
     name: ClassVar[str] = "below k-core"
+
+    def __post_init__(self) -> None:
+        for name, count in (("users", self.users), ("items", self.items)):
+            if count < 1:
+                raise SpecError(f"{name} is {count}: expected a whole number above 0")
 
     def keep(self, events: Interactions) -> Kept:
         """Return the k-core."""
@@ -136,8 +152,10 @@ class RecencyDecay:
     name: ClassVar[str] = "recency decay"
 
     def __post_init__(self) -> None:
-        if not self.half_life_days > 0:
-            raise SpecError(f"half_life_days is {self.half_life_days}: expected a number above 0")
+        if not 0 < self.half_life_days < np.inf:
+            raise SpecError(
+                f"half_life_days is {self.half_life_days}: expected a finite number above 0"
+            )
 
     def keep(self, events: Interactions) -> Kept:
         """Return all events with decayed weights; without times as they are."""
@@ -165,6 +183,7 @@ def apply(
     rules: Sequence[Rule],
     ids: tuple[pl.Series, pl.Series],
     rejects: Rejects | None = None,
+    labels: Mapping[str, pl.Series] | None = None,
 ) -> list[RuleReport]:
     """Apply the rules in order to the events themselves, and return their reports.
 
@@ -173,13 +192,15 @@ def apply(
         rules: in the order of their application.
         ids: of user rows and of item rows, for the examples.
         rejects: takes what each rule puts aside.
+        labels: the texts that the codes of a column of texts stand for.
     """
     reports = []
     for rule in rules:
         mask, weight = rule.keep(events.view())
         rows_in, examples = len(events), []
         if mask is not None and not mask.all():
-            examples = _put_aside(events, mask, ids, rule.name, rejects or Rejects())
+            aside = rejects or Rejects()
+            examples = _put_aside(events, mask, ids, labels or {}, rule.name, aside)
         if weight is not None:
             events.columns["weight"] = weight
         if examples:
@@ -192,6 +213,7 @@ def _put_aside(
     events: Events,
     mask: NDArray[np.bool_],
     ids: tuple[pl.Series, pl.Series],
+    labels: Mapping[str, pl.Series],
     reason: str,
     rejects: Rejects,
 ) -> list[str]:
@@ -206,9 +228,13 @@ def _put_aside(
         for user, item in zip(users[: _EXAMPLES - len(examples)], items, strict=False):
             examples.append(f"user {user}, item {item}")
         if rejects.wanted:
-            rows = {"user_id": users, "item_id": items, "weight": columns["weight"]}
-            if "time_s" in columns:
-                rows["time"] = columns["time_s"]
+            rows: dict[str, Any] = {"user_id": users, "item_id": items}
+            for name, column in columns.items():
+                if name in labels:
+                    code = pl.Series(column)
+                    rows[name] = labels[name].gather(code.set(code < 0, None))
+                elif not name.endswith("_row"):
+                    rows["time" if name == "time_s" else name] = column
             rejects.add(pl.DataFrame(rows).with_columns(pl.lit(reason).alias("reason")))
         elif len(examples) == _EXAMPLES:
             break

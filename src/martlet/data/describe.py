@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from martlet.core import Dataset, Interactions
-from martlet.data.splits import leakage
+from martlet.data.prepare import prepare
+from martlet.data.reading import Log, read
+from martlet.data.splits import LastOut, leakage
 from martlet.metrics.quality import gini
 
 QUANTILES = (0.0, 0.25, 0.5, 0.75, 0.9, 0.99, 1.0)
@@ -65,6 +67,23 @@ class Description:
             rows.append(f"from {self.time_range[0]} to {self.time_range[1]}")
         rows += [f"warning: {warning}" for warning in self.warnings] or ["nothing to warn of"]
         return "\n".join(rows)
+
+
+def describe_log(log: Log | Any, *, now_s: float | None = None) -> Description:
+    """Return the description of a log as it is: neither cleaned nor split; its train part is all.
+
+    Raises:
+        DataError: it cannot be read, or has no good row.
+    """
+    log = log if isinstance(log, Log) else read(log)
+    # Nobody has so many events, so all of them are left in train.
+    dataset = prepare(log, clean=(), split=LastOut(valid=0, test=2**31))
+    found = describe(dataset, now_s=now_s)
+    bad = [rule for rule in dataset.about["cleaning"] if rule["rows_out"] < rule["rows_in"]]
+    told = [f"{rule['rows_in'] - rule['rows_out']:,} of {rule['rows_in']:,} rows have: "
+            f"{rule['rule']}; such as {rule['examples'][0]}" for rule in bad]  # fmt: skip
+    kept = [warning for warning in found.warnings if not warning.startswith("part ")]
+    return replace(found, warnings=told + kept)
 
 
 def describe(dataset: Dataset, *, now_s: float | None = None) -> Description:

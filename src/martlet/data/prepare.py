@@ -18,6 +18,7 @@ from martlet.core import (
     Dataset,
     Interactions,
     Progress,
+    Text,
     Vocabulary,
     num_threads,
 )
@@ -33,6 +34,7 @@ from martlet.data.splits import TEST, VALID, GivenSplit, RandomSplit, Split, Tim
 from martlet.kernels.events import count_rows
 
 _STEPS = 5
+GIVEN = ("test", "valid")  # the logs that a given split brings, in its order
 Ids = tuple[pl.Series, pl.Series]
 
 
@@ -71,9 +73,13 @@ def prepare(
     step = _stepper(progress)
     step("read")
     with rejects_to(rejects, log.frame.collect_schema().names()) as aside:
-        (events, *others), ids, reports = encode(log, split, aside, strict=strict)
+        (events, *others), ids, labels, reports = encode(log, split, aside, strict=strict)
         step("clean")
-        reports += cleaning.apply(events, clean, ids, aside)
+        reports += cleaning.apply(events, clean, ids, aside, labels)
+        for kind, other in zip(GIVEN, others, strict=False):
+            alone = [rule for rule in clean if getattr(rule, "by_event", False)]
+            found = cleaning.apply(other, alone, ids, aside, labels)
+            reports += [report._replace(rule=f"{kind} log: {report.rule}") for report in found]
     if not len(events):
         raise DataError(
             "no event is left after cleaning: "
@@ -92,7 +98,7 @@ def prepare(
     about: dict[str, Any] = {
         "source": list(log.files),
         "format": log.format,
-        "columns": dict(log.columns),
+        "columns": dict(log.columns) | {name: name for name in log.context},
         "seed": seed,
         "split": str(split) if not isinstance(split, GivenSplit) else "given",
         "cleaning": [report._asdict() for report in reports],
@@ -109,7 +115,8 @@ def prepare(
     }  # fmt: skip
     about["threads"] = num_threads()
     user_ids, item_ids = (Vocabulary.of(column.to_list()) for column in names)
-    return Dataset(user_ids, item_ids, train, valid, test, tables[1], tables[0], about)
+    texts = {name: Text.of(known.to_list()) for name, known in labels.items()}
+    return Dataset(user_ids, item_ids, train, valid, test, tables[1], tables[0], about, texts)
 
 
 def _stepper(progress: Progress | None) -> Callable[[str], None]:
@@ -125,18 +132,18 @@ def _stepper(progress: Progress | None) -> Callable[[str], None]:
 
 def encode(
     log: Log, split: Split, rejects: Rejects | None = None, *, strict: bool = False
-) -> tuple[list[Events], Ids, list[cleaning.RuleReport]]:
+) -> tuple[list[Events], Ids, dict[str, pl.Series], list[cleaning.RuleReport]]:
     """Return sorted events over common rows: of the log, and of the logs that ``split`` gives.
 
     Args:
         log: what ``read`` gave.
         split: a given one brings a test log, and perhaps a validation log.
-        rejects: takes the bad rows of the log.
+        rejects: takes the bad rows.
         strict: whether a bad row is an error.
 
     Returns:
-        The events of each log, the ids of the user rows and of the item rows, both rising, and
-        what was found wrong with the log.
+        The events of each log; the ids of the user rows and of the item rows, both rising; the
+        texts that the codes of a column of texts stand for, rising; and what was found wrong.
 
     Raises:
         DataError: a log that cannot be read, or without a good row.
@@ -156,12 +163,11 @@ def encode(
         for name in ("basket", *log.context)
         if not all(is_number(schema[name]) for schema in schemas if name in schema)
     }
-    takers = [rejects or Rejects(), *(Rejects() for _ in logs[1:])]
-    parsed = [
-        parse(one, numberings, codes, taker, strict=strict)
-        for one, taker in zip(logs, takers, strict=True)
-    ]
-    tables = [columns for columns, _ in parsed]
+    tables, reports = [], []
+    for one, kind in zip(logs, ("", *(f"{name} log: " for name in GIVEN)), strict=False):
+        columns, found = parse(one, numberings, codes, rejects or Rejects(), strict=strict)
+        tables.append(columns)
+        reports += [report._replace(rule=kind + report.rule) for report in found]
     ids = []
     for name, numbering in numberings.items():
         known, rows = numbering.rows([columns.pop(name) for columns in tables])
@@ -169,12 +175,18 @@ def encode(
         for columns, row in zip(tables, rows, strict=True):
             columns[name.replace("id", "row")] = row
         del rows, row
+    labels = {}
+    for name, texts in codes.items():
+        having = [columns for columns in tables if name in columns]
+        labels[name], rows = texts.rows([columns[name] for columns in having])
+        for columns, row in zip(having, rows, strict=True):
+            columns[name] = np.where(columns[name] < 0, np.int32(-1), row)  # type: ignore[operator]
     events = [Events(columns, len(ids[0]), len(ids[1])) for columns in tables]
     for each in events:
         if "weight" not in each.columns:
             each.columns["weight"] = _weight(each.columns.get("rating"), len(each))
         each.sort()
-    return events, (ids[0], ids[1]), parsed[0][1]
+    return events, (ids[0], ids[1]), labels, reports
 
 
 def _weight(rating: Any, num_events: int) -> Array:

@@ -173,7 +173,7 @@ def effect(
     start = time.perf_counter()
     model = ItemKNN(weighted=True) if spec is None else spec
     split = TimeSplit() if split is None else split
-    (raw, *given), ids, _ = encode(log if isinstance(log, Log) else read(log), split)
+    (raw, *given), ids, _, _ = encode(log if isinstance(log, Log) else read(log), split)
     raw.columns[_PART] = assign(raw.view(), split, seed)
     held = given[1].view() if len(given) == 2 else None
     read_s = time.perf_counter() - start

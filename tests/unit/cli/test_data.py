@@ -40,7 +40,7 @@ def test_every_rule_has_its_option(place, tmp_path):
     )  # fmt: skip
     names = [rule["rule"].partition("(")[0] for rule in about["cleaning"]]
     assert names == [
-        "parsed", "ValidTime", "MinRating", "Duplicates", "MaxUserEvents", "KCore", "RecencyDecay",
+        "parsed", "ValidTime", "MinRating", "RecencyDecay", "Duplicates", "MaxUserEvents", "KCore",
     ]  # fmt: skip
     assert len(pl.read_parquet(tmp_path / "r.parquet"))
 
@@ -155,6 +155,37 @@ def test_describe(place):
     found = document("data", "describe", place / "data")
     assert found["counts"]["users"] == 50
     assert "density" in run("data", "describe", place / "data").stdout
+
+
+def test_a_raw_log_is_described_as_it_is(tmp_path):
+    log = tmp_path / "log.csv"
+    log.write_text("user,item,time\na,x,10\na,x,20\na,y,30\n,z,40\nb,x,99999999999\nc,x,5\n")
+    found = document("data", "describe", log)
+    assert found["counts"] == {"users": 3, "items": 2, "train": 5, "valid": 0, "test": 0}
+    told = "\n".join(found["warnings"])
+    assert "1 of 6 rows have: missing id; such as" in told
+    assert "1 of 5 training events repeat a pair" in told
+    assert "1 of 5 train events lie in the future" in told
+    assert "2 of 3 users met one item" in told
+    assert "part valid is empty" not in told
+
+
+def test_weights_decay_before_events_are_summed(tmp_path):
+    log = tmp_path / "log.csv"
+    day = 86_400
+    log.write_text(f"user,item,weight,time\na,x,8,0\na,x,1,{90 * day}\nb,y,1,{90 * day}\n")
+    run("prepare", log, "--out", tmp_path / "d", "--duplicates", "sum", "--half-life-days", 30,
+        "--split", "random:0.0001,0.0001")  # fmt: skip
+    data = Dataset.load(tmp_path / "d")
+    assert sorted(data.train.weight.tolist()) == [1.0, 2.0]
+
+
+def test_a_synthetic_log_is_written_and_read(place, tmp_path):
+    words = ("--users", 50, "--items", 40, "--events", 900)
+    told = document("data", "synthesize", "--out", tmp_path / "a.parquet", *words)
+    assert told["events"] == 900
+    assert len(pl.read_parquet(tmp_path / "a.parquet")) == 900
+    assert "exists" in run("data", "synthesize", "--out", tmp_path / "a.parquet", code=1).stderr
 
 
 def test_get(tmp_path, monkeypatch):

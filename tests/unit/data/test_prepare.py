@@ -126,6 +126,34 @@ class TestSplits:
         assert rows(dataset, "test") == [("a", "z", 1.0)]
         assert len(dataset.train) == 2
 
+    def test_a_given_log_is_cleaned_too_where_a_rule_looks_at_one_event(self, tmp_path):
+        train = write(
+            tmp_path / "train.csv", HEADER + "a,x,5,10\na,y,5,15\nb,y,5,20\nb,x,5,30\nb,v,5,35\n"
+        )
+        test = write(
+            tmp_path / "test.csv",
+            HEADER + "a,y,2,40\na,y,5,41\n,x,5,42\nb,z,5,43\nb,w,many,44\n",
+        )
+        rejects = tmp_path / "rejects.parquet"
+        dataset = prepare(
+            train,
+            split=GivenSplit(test, 0.0),
+            clean=(cleaning.MinRating(4), cleaning.KCore(2, 2)),
+            rejects=rejects,
+        )
+        assert rows(dataset, "test") == [("a", "y", 1.0), ("b", "z", 1.0)]
+        told = {
+            rule["rule"]: (rule["rows_in"], rule["rows_out"]) for rule in dataset.about["cleaning"]
+        }
+        assert told["test log: MinRating(threshold=4)"] == (3, 2)
+        assert not any(name.startswith("test log: KCore") for name in told)
+        aside = pl.read_parquet(rejects)
+        assert sorted(aside["reason"]) == [
+            "below k-core", "low rating", "missing id", "unparsable rating",
+        ]  # fmt: skip
+        low = aside.filter(pl.col("reason") == "low rating")
+        assert low.select("user_id", "item_id", "rating", "time").row(0) == ("a", "y", "2.0", "40")
+
     def test_no_times_no_time_split(self, tmp_path):
         path = write(tmp_path / "l.csv", "user,item\na,x\nb,y\n")
         with pytest.raises(DataError, match="has no time column, so it cannot be split by time"):
@@ -172,6 +200,16 @@ class TestCleaning:
         dataset = self.clean(tmp_path, text, cleaning.ValidTime(), rejects=out)
         assert rows(dataset) == [("a", "y", 1.0)]
         assert pl.read_parquet(out)["reason"].to_list() == ["impossible time"] * 2
+
+    def test_the_texts_of_a_row_put_aside_are_told(self, tmp_path):
+        log = pl.DataFrame({"user": [1, 2, 2], "item": [7, 8, 9], "rating": [1, 5, 5],
+                            "place": ["home", None, "home"]})  # fmt: skip
+        rejects = tmp_path / "rejects.parquet"
+        prepare(read(log, context_cols=["place"]), split=ALL_TRAIN, rejects=rejects,
+                clean=(cleaning.MaxUserEvents(1),))  # fmt: skip
+        aside = pl.read_parquet(rejects).sort("item_id")
+        assert aside["place"].to_list() == [None, "home"]
+        assert aside["reason"].to_list() == ["too active user"] * 2
 
     def test_nothing_left(self, tmp_path):
         with pytest.raises(DataError, match="no event is left after cleaning"):

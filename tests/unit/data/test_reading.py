@@ -131,10 +131,15 @@ def test_a_rating_that_weighs_is_held_once():
 def test_what_is_carried_along_is_a_number_or_a_code():
     log = {"user": [1] * 4, "item": [1, 2, 3, 4], "order_id": ["o2", "o1", None, "o2"],
            "price": [1, None, 3, 4], "new": [True, False, True, None]}  # fmt: skip
-    extra = prepare(read(log, context_cols=["price", "new"]), split=ALL_TRAIN).train.extra
-    assert extra["basket"].tolist() == [0, 1, -1, 0]
+    dataset = prepare(read(log, context_cols=["price", "new"]), split=ALL_TRAIN)
+    extra = dataset.train.extra
     np.testing.assert_array_equal(extra["price"], [1, np.nan, 3, 4])
-    assert extra["new"].tolist() == [0, 1, 0, -1]
+    assert list(dataset.labels["basket"]) == ["o1", "o2"]
+    assert extra["basket"].tolist() == [1, 0, -1, 1]
+    assert list(dataset.labels["new"]) == ["false", "true"]
+    assert extra["new"].tolist() == [1, 0, 1, -1]
+    assert "price" not in dataset.labels
+    assert dataset.about["columns"]["price"] == "price"
 
 
 class TestFormats:
