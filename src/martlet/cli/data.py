@@ -72,7 +72,10 @@ def synthesize(
     config: Config = None,
     json_: Json = False,
 ) -> None:
-    """Write a synthetic log, as Parquet, that looks like a real one of any size."""
+    """Write a synthetic log of any size, like a real one.
+
+    It is a Parquet file: user_id, item_id, rating, timestamp.
+    """
     from martlet.core import Dataset as Data
     from martlet.data.calibrate import calibrate
     from martlet.data.synthetic import synthesize_parquet
