@@ -16,7 +16,8 @@ from martlet.models import registry as models
 from support.command import document, run
 
 VERBS = {
-    ("data", "get"), ("data", "describe"), ("data", "synthesize"), ("prepare",), ("fit",), ("compress",), ("measure",),
+    ("data", "get"), ("data", "describe"), ("data", "synthesize"), ("prepare",), ("fit",),
+    ("compress",), ("measure",),
     ("frontier",), ("recommend",), ("similar",), ("explain",), ("serve",), ("report",), ("doctor",),
     ("demo",),
 }  # fmt: skip
