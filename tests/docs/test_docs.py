@@ -121,6 +121,20 @@ def test_the_architecture_names_every_package():
     assert [name for name in packages if f"`{name}`" not in text] == []
 
 
+def test_both_readmes_tell_the_same():
+    """Headings, code, links and the numbers of each row of each table are the same in both."""
+    english, chinese = ((ROOT / name).read_text() for name in READMES)
+    for pattern in (r"^#+ ", r"^```(\w*)", r"\]\((?!README)([^)]+)\)", r"`(make [^`]+)`"):
+        assert re.findall(pattern, english, re.M) == re.findall(pattern, chinese, re.M), pattern
+    rows = [
+        [line for line in text.splitlines() if line.startswith("|")] for text in (english, chinese)
+    ]
+    assert len(rows[0]) == len(rows[1]) > 20
+    for ours, theirs in zip(*rows, strict=True):
+        numbers = [sorted(re.findall(r"[\d.,]*\d", line)) for line in (ours, theirs)]
+        assert numbers[0] == numbers[1], ours
+
+
 def test_links_lead_somewhere():
     for name in READMES:
         for link in re.findall(r"\]\(([^)#:]+)\)", (ROOT / name).read_text()):

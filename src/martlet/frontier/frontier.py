@@ -78,7 +78,7 @@ class Frontier:
         return np.asarray(~(no_worse & better).any(0))
 
     def choose(self, budget: Budget | None = None) -> Choice:
-        """Return the best quality within the budget; among equals, the one that scans fewest bytes.
+        """Return the best quality within the budget; among equals, the one whose tables are smallest.
 
         When nothing fits, return the nearest receipt and say what would have to give.
         """

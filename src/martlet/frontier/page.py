@@ -78,7 +78,7 @@ _COSTS = {
     "p50_ms": ("median latency", "ms"),
     "p99_ms": ("99% latency", "ms"),
     "throughput_qps": ("in batches", "users / s"),
-    "scoring_mb": ("scanned", "MB"),
+    "scoring_mb": ("tables", "MB"),
     "bundle_mb": ("on disk", "MB"),
     "peak_mb": ("peak memory", "MB"),
     "cold_start_s": ("cold start", "s"),

@@ -51,7 +51,7 @@ LABELS = {
     "p95_ms": "95th percentile latency of one query, ms",
     "p99_ms": "99th percentile latency of one query, ms",
     "throughput_qps": "users answered a second, in batches",
-    "scoring_mb": "bytes scanned for an answer, MB",
+    "scoring_mb": "memory of the tables that answer, MB",
     "bundle_mb": "bundle on disk, MB",
     "train_s": "training time, s",
     "peak_mb": "peak memory, MB",

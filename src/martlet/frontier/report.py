@@ -70,7 +70,7 @@ def read_report(folder: str | Path) -> tuple[list[Receipt], Story]:
 
 
 def save_picture(path: str | Path, receipts: Sequence[Receipt], story: Story) -> None:
-    """Save quality against latency and against bytes scanned as one SVG or PNG picture.
+    """Save quality against latency and against memory as one SVG or PNG picture.
 
     Raises:
         SpecError: another ending.

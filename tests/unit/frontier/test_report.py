@@ -204,7 +204,7 @@ def test_pictures_are_the_same_each_time_and_can_be_saved(tmp_path):
     assert "matplotlib.org" not in drawn
     assert "<title>small: ndcg@10 0.2000, p50_ms 0.5</title>" in drawn
     assert "median latency of one query, ms" in drawn
-    assert "bytes scanned for an answer, MB" in drawn
+    assert "memory of the tables that answer, MB" in drawn
     with pytest.raises(SpecError, match=r"expected .svg or .png"):
         save_picture(tmp_path / "f.gif", THREE, story())
 
