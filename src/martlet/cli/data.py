@@ -150,6 +150,7 @@ def prepare(
 
     Prints what each rule of cleaning did.
     """
+    from martlet.core.dataset import PROOF
     from martlet.data import GivenSplit, parse_split, read, read_sql
     from martlet.data import prepare as make
     from martlet.data.clean import (
@@ -161,7 +162,7 @@ def prepare(
         ValidTime,
     )
 
-    check_free(out, force)
+    check_free(out, force, PROOF)
     rules: list[Any] = [ValidTime()]
     rules += [MinRating(min_rating)] if min_rating is not None else []
     # Before events are merged: a sum takes the date of the last.

@@ -47,8 +47,9 @@ def fit(
     from martlet.models.fit import fit as fit_spec
     from martlet.models.registry import spec
     from martlet.scorers.bundle import Bundle as Stored
+    from martlet.scorers.saved import PROOF
 
-    check_free(out, force)
+    check_free(out, force, PROOF)
     one = spec(model, **assignments(set_))
     data = Data.load(dataset)
     data = data.with_valid_in_train() if with_valid else data
@@ -89,10 +90,11 @@ def compress(
     from martlet.compress.compress import compress as make
     from martlet.core import Dataset as Data
     from martlet.scorers.bundle import Bundle as Stored
+    from martlet.scorers.saved import PROOF
 
     if not with_:
         raise typer.BadParameter("give at least one --with, such as --with quantize:int8")
-    check_free(out, force)
+    check_free(out, force, PROOF)
     before = Stored.load(bundle)
     dataset = None if data is None else Data.load(data)
     with progress(quiet=json_) as note:

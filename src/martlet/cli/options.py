@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from martlet.cli.config import read_config
-from martlet.core import OutputError, SpecError
+from martlet.core import OutputError, SpecError, check_replaceable
 
 
 def repeated(*names: str, metavar: str, help: str) -> Any:
@@ -42,10 +42,15 @@ With = Annotated[
 ]
 
 
-def check_free(out: Path, force: bool) -> None:
-    """Raise OutputError where ``out`` exists and may not be replaced, before any work is done."""
+def check_free(out: Path, force: bool, proof: Sequence[str] | None = None) -> None:
+    """Raise OutputError where ``out`` exists and may not be replaced, before any work is done.
+
+    ``proof`` names the files of a folder that ``force`` may replace; None where ``out`` is a file.
+    """
     if out.exists() and not force:
         raise OutputError(f"{out} exists: choose another --out, or give --force to replace it")
+    if proof is not None:
+        check_replaceable(out, proof)
 
 
 def assignments(pairs: Sequence[str], option: str = "--set") -> dict[str, str]:

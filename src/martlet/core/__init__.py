@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from martlet.core.errors import OutputError as OutputError
     from martlet.core.errors import QueryError as QueryError
     from martlet.core.errors import SpecError as SpecError
+    from martlet.core.files import check_replaceable as check_replaceable
     from martlet.core.files import new_file as new_file
     from martlet.core.files import new_folder as new_folder
     from martlet.core.files import sha256 as sha256
@@ -46,7 +47,7 @@ _HOME = {
     "errors": (
         "BundleError", "DataError", "MartletError", "OutputError", "QueryError", "SpecError",
     ),
-    "files": ("new_file", "new_folder", "sha256"),
+    "files": ("check_replaceable", "new_file", "new_folder", "sha256"),
     "interactions": ("Interactions",),
     "protocols": ("Executor", "Progress", "Reason", "Scorer", "Spec"),
     "queries": ("Queries",),

@@ -18,6 +18,7 @@ from martlet.core.interactions import Interactions
 from martlet.core.vocabulary import Vocabulary
 
 FORMAT = 1
+PROOF = ("dataset.json", "train.user_row.npy")  # a folder with these is a dataset
 PARTS = ("train", "valid", "test")
 
 
@@ -90,10 +91,12 @@ class Dataset:
     def save(self, folder: str | Path) -> None:
         """Write a folder of ``.npy`` files and ``dataset.json``, whole or not at all.
 
+        Another dataset that is there is replaced.
+
         Raises:
-            OutputError: the folder could not be written.
+            OutputError: the folder could not be written, or something else is there.
         """
-        with new_folder(folder) as target:
+        with new_folder(folder, proof=PROOF) as target:
             for group, arrays in self._groups().items():
                 for name, array in arrays.items():
                     np.save(target / f"{group}.{name}.npy", array, allow_pickle=False)

@@ -4,7 +4,7 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,16 +12,17 @@ from martlet.core.errors import OutputError
 
 
 @contextmanager
-def new_folder(target: str | Path, *, replace: bool = True) -> Iterator[Path]:
+def new_folder(target: str | Path, *, proof: Sequence[str] = ()) -> Iterator[Path]:
     """Yield a temporary folder that becomes ``target`` when the block ends without an error.
 
+    A folder that is there is replaced, if it is one that may be: see ``check_replaceable``.
+
     Raises:
-        OutputError: the target exists and may not be replaced, or the disk refused the write.
+        OutputError: something else is there, or the disk refused the write.
     """
     target = Path(target)
-    if target.exists() and not (replace and target.is_dir()):
-        raise OutputError(f"{target} exists: choose another output, or remove it first")
     with _stated(target):
+        check_replaceable(target, proof)
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
         try:
@@ -30,6 +31,28 @@ def new_folder(target: str | Path, *, replace: bool = True) -> Iterator[Path]:
             _swap(temporary, target)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def check_replaceable(target: Path, proof: Sequence[str]) -> None:
+    """Refuse to put a folder where something else is that nobody asked to lose.
+
+    Args:
+        target: nothing, an empty folder, or one of the kind that is to be written.
+        proof: files that a folder of that kind holds; none where the place is the program's own,
+            as a cache is.
+
+    Raises:
+        OutputError: ``target`` is a file, or a folder of another kind.
+    """
+    if not target.exists():
+        return
+    if not target.is_dir():
+        raise OutputError(f"{target} exists and is no folder: choose another output")
+    if any(target.iterdir()) and not all((target / name).is_file() for name in proof):
+        raise OutputError(
+            f"{target} holds files but not {' and '.join(proof)}, so it is none that may be "
+            "replaced: choose another output, or remove it yourself"
+        )
 
 
 @contextmanager

@@ -26,7 +26,7 @@ from martlet.core import (
 from martlet.core.queries import Seen
 from martlet.scorers.popular import Popular
 from martlet.scorers.registry import Stored, knows, similar
-from martlet.scorers.saved import read_bundle, write_bundle
+from martlet.scorers.saved import PROOF, read_bundle, write_bundle
 from martlet.scorers.shown import check_k
 from martlet.scorers.table import Table
 
@@ -289,12 +289,12 @@ class Bundle:
             return write_bundle(Path(folder), self)
 
     def save(self, folder: str | Path) -> None:
-        """Write the bundle as a folder, whole or not at all; one that is there is replaced.
+        """Write the bundle as a folder, whole or not at all; another that is there is replaced.
 
         Raises:
-            OutputError: the folder could not be written.
+            OutputError: the folder could not be written, or something else is there.
         """
-        with new_folder(folder) as target:
+        with new_folder(folder, proof=PROOF) as target:
             self.__dict__["manifest"] = write_bundle(target, self)
 
     @staticmethod

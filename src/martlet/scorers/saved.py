@@ -17,6 +17,8 @@ from martlet.scorers.table import Table, check_csr
 if TYPE_CHECKING:
     from martlet.scorers.bundle import Bundle
 
+PROOF = (MANIFEST, "tables.safetensors")  # a folder with these is a bundle
+
 
 def write_bundle(folder: Path, bundle: Bundle) -> dict[str, Any]:
     """Write every file of ``bundle`` into ``folder`` and return the manifest."""

@@ -27,7 +27,10 @@ def test_an_output_that_exists_is_left_alone(place, tmp_path):
     (tmp_path / "a" / "mine").touch()
     words = ("prepare", place / "log.csv", "--out", tmp_path / "a")
     assert "exists: choose another --out" in run(*words, code=1).stderr
+    assert "so it is none that may be replaced" in run(*words, "--force", code=1).stderr
     assert (tmp_path / "a" / "mine").exists()
+    (tmp_path / "a" / "mine").unlink()
+    run(*words, "--force")
     run(*words, "--force")
     assert len(Dataset.load(tmp_path / "a").train)
 

@@ -14,6 +14,22 @@ def test_fit(place, tmp_path):
     assert str(tmp_path / "b") in told
 
 
+def test_force_replaces_no_folder_but_a_bundle(place, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years")
+    for words in (
+        ("fit", place / "data", "--out", place / "data"),
+        ("fit", place / "data", "--out", tmp_path / "mine"),
+        ("compress", place / "b", "--with", "quantize:fp16", "--out", tmp_path / "mine"),
+        ("prepare", place / "log.csv", "--out", place / "b"),
+    ):
+        assert "so it is none that may be replaced" in run(*words, "--force", code=1).stderr
+    assert (tmp_path / "mine" / "thesis.txt").read_text() == "years"
+    words = ("fit", place / "data", "--model", "popularity", "--out", tmp_path / "b")
+    document(*words)
+    document(*words, "--force")
+
+
 def test_fit_sees_the_validation_part_when_told(place, tmp_path):
     document("fit", place / "data", "--set", "dim=4", "--with-valid", "--out", tmp_path / "a")
     first = Bundle.load(place / "b").lineage[0]["trained_on"]

@@ -243,12 +243,31 @@ class TestFiles:
         assert (tmp_path / "out" / "file").read_text() == "two"
         assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
-    def test_a_folder_that_may_not_be_replaced(self, tmp_path):
+    def test_only_an_empty_folder_or_one_of_its_kind_is_replaced(self, tmp_path):
+        out = tmp_path / "out"
+        out.mkdir()
+        for _ in range(2):
+            with new_folder(out, proof=("a", "b")) as folder:
+                (folder / "a").touch()
+                (folder / "b").touch()
+        (out / "b").unlink()
         with (
-            pytest.raises(OutputError, match="exists: choose another"),
-            new_folder(tmp_path, replace=False),
+            pytest.raises(OutputError, match="out holds files but not a and b, so it is none"),
+            new_folder(out, proof=("a", "b")),
         ):
             pass
+        assert [path.name for path in out.iterdir()] == ["a"]
+        with pytest.raises(OutputError, match="exists and is no folder"), new_folder(out / "a"):
+            pass
+
+    def test_a_dataset_replaces_a_dataset_alone(self, tmp_path):
+        dataset().save(tmp_path / "d")
+        dataset().save(tmp_path / "d")
+        (tmp_path / "mine").mkdir()
+        (tmp_path / "mine" / "thesis.txt").write_text("years")
+        with pytest.raises(OutputError, match=r"mine holds files but not dataset.json"):
+            dataset().save(tmp_path / "mine")
+        assert (tmp_path / "mine" / "thesis.txt").read_text() == "years"
 
     def test_a_file_appears_whole_or_not_at_all(self, tmp_path):
         with pytest.raises(OutputError, match="No space left"), new_file(tmp_path / "f") as path:

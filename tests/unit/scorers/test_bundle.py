@@ -177,6 +177,14 @@ def test_a_file_is_not_overwritten(tmp_path):
         bundle().save(tmp_path / "b")
 
 
+def test_a_folder_that_is_no_bundle_is_not_replaced(tmp_path):
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "manifest.json").write_text("{}")
+    with pytest.raises(OutputError, match=r"but not manifest.json and tables.safetensors"):
+        bundle().save(tmp_path / "site")
+    assert (tmp_path / "site" / "manifest.json").read_text() == "{}"
+
+
 def test_a_bundle_of_nobody_and_nothing_seen(tmp_path):
     toy = bundle()
     empty = replace(
