@@ -17,6 +17,7 @@ from martlet.core import (
     Progress,
     Queries,
     Scorer,
+    SpecError,
     Text,
     num_threads,
 )
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 F64 = NDArray[np.float64]
 _MOST = 2048  # users of a batch: more gain nothing
+CELL = 48  # bytes that a score costs while it is found: itself, where it stands, copies of both
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,21 +81,22 @@ def evaluate(
         dataset: the parts.
         part: "valid" or "test".
         ks: lengths of the lists.
-        metrics: names from ``METRICS``; "auc" needs a scorer with vectors.
+        metrics: names from ``METRICS``; "auc" scores the whole catalogue by ``scorer.score``.
         users: rows of the users to measure; default all.
         value: numeric column of the catalogue that ``value_recall`` weighs by.
         seen: "hide", or "keep" where people repeat (music, baskets).
-        memory_mb: bound on what the batches under way may hold, in 10^6 bytes.
+        memory_mb: bound on what the batches under way may hold, in 10^6 bytes; what a scorer needs
+            for its own work (32 MB at most for item vectors) comes on top where it is small.
         per_user: keep each user's values.
         batch: users at a time, in place of the bound.
         progress: told how far it is.
 
     Raises:
         DataError: the part is empty, was trained on, or has no column ``value``.
-        SpecError: an unknown metric.
+        SpecError: an unknown metric, or a bound of memory that is none.
     """
-    truth_events = dataset.part(part)
-    _refuse_seen_in_training(scorer, truth_events, part)
+    check_memory(memory_mb)
+    refuse_seen_in_training(scorer, dataset.part(part), part)
     history, truth, num_repeats = questions(dataset, part, seen)
     asked = np.flatnonzero(truth.lengths)
     if users is not None:
@@ -117,12 +120,15 @@ def evaluate(
 
     workers = num_threads()
     if batch is None:
-        batches = _batches(asked, history, dataset.num_items, max(ks), memory_mb / workers)
+        # Scores of all items, held at worst; AUC holds them for certain, and sorts them.
+        of_item = CELL if "auc" in metrics else 8
+        cost = of_item * dataset.num_items + 40 * max(ks) + 64 * history.csr.lengths[asked]
+        tasks = batches(asked, cost, memory_mb / workers)
     else:
-        batches = [asked[start : start + batch] for start in range(0, len(asked), batch)]
+        tasks = [asked[start : start + batch] for start in range(0, len(asked), batch)]
     auc: list[F64] = []
     done = num_fallback = 0
-    for rows, wanted, fell, shares in in_order(answer, batches, workers):
+    for rows, wanted, fell, shares in in_order(answer, tasks, workers):
         tally.add(rows, wanted)
         num_fallback += fell
         auc += [] if shares is None else [shares]
@@ -167,7 +173,12 @@ def questions(dataset: Dataset, part: str, seen: Seen) -> tuple[_History, CSR, i
     return _History(before.histories, before.time_s), wanted, int((~keep).sum())
 
 
-def _refuse_seen_in_training(scorer: Any, events: Interactions, part: str) -> None:
+def refuse_seen_in_training(scorer: Any, events: Interactions, part: str) -> None:
+    """Refuse to measure a bundle on what it was fitted on.
+
+    Raises:
+        DataError: the lineage says so.
+    """
     lineage = getattr(scorer, "lineage", ())
     if lineage and events.hash in lineage[0].get("trained_on", ()):
         raise DataError(
@@ -181,23 +192,47 @@ def _topk(scorer: Any, queries: Queries, k: int) -> tuple[Any, NDArray[np.bool_]
     return answer if isinstance(answer, tuple) else (answer, np.zeros(len(queries), bool))
 
 
-def _auc(scorer: Any, queries: Queries, wanted: CSR) -> F64:
-    """Return (B,) shares of (item to find, other item) pairs that are in the right order."""
-    from martlet.kernels.rank import ranks_dot
+def scores_of(
+    scorer: Any, queries: Queries, rows: NDArray[np.int32]
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Return (B, C) scores of candidate rows, and (B,) bool: which of it popularity stands in for.
 
-    inner = getattr(scorer, "scorer", scorer)
-    if not hasattr(inner, "encode"):
-        raise DataError(f"auc needs a scorer with item vectors: {type(inner).__name__} has none")
-    vectors, items = inner.encode(queries), inner.items
-    places, counts = ranks_dot(vectors, items.transposed, wanted, queries.hidden(), queries.allow)
-    places = np.where(places < 0, np.repeat(counts, wanted.lengths), places)
-    # Of the items before a relevant one, those that are relevant themselves do not count.
-    row = wanted.row_numbers()
-    in_order = places[np.lexsort((places, row))]
-    relevant = wanted.lengths
-    own = np.arange(len(places)) - np.repeat(wanted.indptr[:-1], relevant)
-    wrong = np.bincount(row, in_order - own, len(relevant))
-    return np.asarray(1 - wrong / np.maximum(relevant * (counts - relevant), 1))
+    As ``_topk`` answers: a bundle by popularity where its scorer knows nothing, a scorer by itself.
+    A score that is no number is -inf, as is that of row -1.
+    """
+    from martlet.scorers.bundle import Bundle
+    from martlet.scorers.registry import knows
+
+    if not isinstance(scorer, Bundle):
+        found, fallback = scorer.score(queries, rows), np.zeros(len(queries), bool)
+    else:
+        found, fallback = scorer.scorer.score(queries, rows), ~knows(scorer.scorer, queries)
+    if fallback.any():
+        asked = rows[fallback]
+        found = np.array(found)
+        found[fallback] = np.where(asked >= 0, scorer.popularity[asked], -np.inf)
+    return np.where(np.isnan(found), np.float32(-np.inf), found), fallback
+
+
+def _auc(scorer: Any, queries: Queries, wanted: CSR) -> F64:
+    """Return (B,) shares of (item to find, other item) pairs that are in the right order.
+
+    Other items are those that may be shown and are not to be found. A tie counts one half, and so
+    does a user without any other item: nothing is known of the order. O(B n log n), and the scores.
+    """
+    n = queries.num_items
+    everything = np.broadcast_to(np.arange(n, dtype=np.int32), (len(queries), n))
+    scores, _ = scores_of(scorer, queries, everything)
+    other, hidden = np.ones(scores.shape, bool), queries.hidden()
+    for taken in (hidden, wanted):
+        other[taken.row_numbers(), taken.indices] = False
+    shares = np.full(len(queries), 0.5)
+    for user, score in enumerate(scores):
+        against, mine = np.sort(score[other[user]]), score[wanted.row(user)]
+        if len(against):
+            twice = np.searchsorted(against, mine, "left") + np.searchsorted(against, mine, "right")
+            shares[user] = twice.sum() / (2 * len(mine) * len(against))
+    return shares
 
 
 def item_columns(
@@ -220,11 +255,20 @@ def item_columns(
     return worth, popularity
 
 
-def _batches(
-    asked: NDArray[np.integer], history: _History, num_items: int, k: int, memory_mb: float
+def check_memory(memory_mb: float) -> None:
+    """Refuse a bound that bounds nothing.
+
+    Raises:
+        SpecError: it is no finite number above 0.
+    """
+    if not 0 < memory_mb < np.inf:
+        raise SpecError(f"memory_mb is {memory_mb}: expected a finite number of MB above 0")
+
+
+def batches(
+    asked: NDArray[np.integer], cost: NDArray[np.integer], memory_mb: float
 ) -> list[NDArray[np.integer]]:
-    """Cut the users into batches within the bound, scores of all items held at worst."""
-    cost = 8 * num_items + 40 * k + 64 * history.csr.lengths[asked]
+    """Cut users of (n,) ``cost`` in bytes into batches within the bound."""
     limit = max(memory_mb * 1e6, cost.max())
     # Half of the bound, and one user more, whatever that one costs.
     cut = np.diff(np.cumsum(cost) // (limit / 2)) > 0

@@ -12,8 +12,8 @@ With ``hit_r`` = 1 where place r (from 1) holds a relevant item, and R relevant 
     novelty@k        mean over the list of -log2(share of the training users who met the item)
     coverage@k       share of the catalogue that stands in any list
     gini@k           inequality of how often items are shown: 0 all alike, 1 one item alone
-    auc              share of (relevant, other) pairs of the whole catalogue in the right order; it
-                     needs the scores, so ``measure.evaluate`` finds it, and it has no k
+    auc              share of (relevant, other) pairs of the whole catalogue in the right order, a
+                     tie one half; it has no k, and needs the scores: ``measure.evaluate`` finds it
 
 **Source**: Järvelin and Kekäläinen (2002) for NDCG; the normalisations are those of LightGCN's
 published tables.

@@ -1,13 +1,16 @@
 import numpy as np
 import pytest
 
-from martlet.core import DataError, Dataset, Interactions, Text, Vocabulary
+from martlet.core import DataError, Dataset, Interactions, Queries, SpecError, Text, Vocabulary
 from martlet.measure.quality import evaluate
+from martlet.models.fit import fit
+from martlet.models.registry import spec
 from martlet.scorers.bundle import Bundle
 from martlet.scorers.factors import Factors
 from martlet.scorers.popular import Popular
 from martlet.scorers.projections import LinearFold
 from martlet.scorers.table import Table
+from support.datasets import tasteful
 
 
 def events(pairs, num_users=40, num_items=60):
@@ -116,9 +119,56 @@ def test_nothing_to_find(dataset, factors):
         evaluate(factors, dataset, users=np.array([], int))
 
 
-def test_auc_needs_vectors(dataset):
-    with pytest.raises(DataError, match="auc needs a scorer with item vectors: Popular"):
-        evaluate(Popular(Table.of(np.ones(60))), dataset, metrics=("auc",))
+@pytest.mark.parametrize("model", ["popularity", "item-knn", "ease", "gfcf", "ials"])
+@pytest.mark.parametrize("seen", ["hide", "keep"])
+def test_auc_of_every_model_is_the_share_of_pairs_in_order(model, seen):
+    data = tasteful()
+    bundle = fit(spec(model), data)
+    found = evaluate(bundle, data, metrics=("auc",), seen=seen, per_user=True)
+    assert found.figures.keys() == {"auc"}
+    history, test = data.before("test").histories, data.test.histories
+    everything = np.arange(data.num_items, dtype=np.int32)[None]
+    for user, auc in zip(found.user_row, found.users["auc"], strict=True):
+        query = Queries.of(history.take(np.array([user])), np.array([user]))
+        score = bundle.scorer.score(query, everything)[0]
+        met = set(history.row(user).tolist()) if seen == "hide" else set()
+        wanted = set(test.row(user).tolist()) - met
+        others = set(range(data.num_items)) - met - wanted
+        pairs = [(score[w], score[o]) for w in wanted for o in others]
+        right = np.mean([1.0 if w > o else 0.5 if w == o else 0.0 for w, o in pairs])
+        assert auc == pytest.approx(right, rel=1e-12)
+
+
+def test_auc_of_a_score_that_tells_nothing_is_one_half(dataset):
+    assert evaluate(Popular(Table.of(np.ones(60))), dataset, metrics=("auc",)).figures == {
+        "auc": 0.5
+    }
+    empty = np.full(60, np.nan, np.float32)
+    assert evaluate(Popular(Table.of(empty)), dataset, metrics=("auc",)).figures["auc"] == 0.5
+
+
+def test_auc_where_there_is_nothing_else_is_one_half():
+    one = events([(0, 0, 0), (0, 1, 0)], 1, 3)
+    rest = events([(0, 2, 1)], 1, 3)
+    data = Dataset(Vocabulary.of([0]), Vocabulary.of(range(3)), one, rest.select([]), rest)
+    assert evaluate(Popular(Table.of(np.ones(3))), data, metrics=("auc",)).figures["auc"] == 0.5
+
+
+def test_auc_of_users_of_whom_nothing_is_known_is_that_of_popularity(dataset, factors):
+    popularity = dataset.train.item_count.astype(np.float32)
+    bundle = Bundle(factors, dataset.users, dataset.items, dataset.train.histories, popularity)
+    popular = evaluate(Popular(Table.of(popularity)), dataset, metrics=("auc",), per_user=True)
+    found = evaluate(bundle, dataset, metrics=("auc",), per_user=True)
+    cold = found.user_row >= 35
+    assert cold.sum() == 5
+    assert (found.users["auc"][cold] == popular.users["auc"][cold]).all()
+    assert (found.users["auc"][~cold] != popular.users["auc"][~cold]).any()
+
+
+@pytest.mark.parametrize("bound", [0, -1, float("nan"), float("inf")])
+def test_a_bound_of_memory_that_bounds_nothing(dataset, factors, bound):
+    with pytest.raises(SpecError, match=f"memory_mb is {bound}: expected a finite number of MB"):
+        evaluate(factors, dataset, memory_mb=bound)
 
 
 @pytest.mark.parametrize("name", ["margin", "title"])
