@@ -13,7 +13,11 @@ from pathlib import Path
 import pytest
 
 from martlet.core import MartletError, SpecError
+from martlet.scorers.popular import Popular
+from martlet.scorers.table import Table
 from martlet.serve.server import listen, serve
+from support.bundles import bundle as bundle_of
+from support.bundles import draw
 from support.servers import Server
 
 GET = b"GET /api/recommend/u0?n=1 HTTP/1.1\r\nhost: x\r\n"
@@ -196,6 +200,19 @@ def test_a_damaged_bundle_is_refused_by_name(folder, tmp_path, workers):
     server.stop()
     assert "BundleError" in server.errors
     assert "tables.safetensors is damaged" in server.errors
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_popularity_is_served_though_it_knows_of_no_likeness(tmp_path, workers):
+    bundle_of(Popular(Table.of(draw("popular", 30, 1)))).save(tmp_path / "b")
+    with Server(tmp_path / "b", workers) as server:
+        status, answer = server.get("/api/recommend/u0?n=3")
+        assert (status, len(answer["items"]), answer["fallback"]) == (200, 3, False)
+        status, answer = server.get("/api/similar/i1")
+        assert status == 400
+        assert answer["error"].startswith("popularity knows of no item that is like another: ask ")
+        assert server.get("/api/similar/not-there")[0] == 404
+    assert (server.process.returncode, server.errors) == (0, "")
 
 
 def test_a_port_in_use_is_told(folder):

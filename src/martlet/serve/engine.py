@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -120,7 +121,11 @@ class Engine:
         )
 
     def similar(self, item_id: str, n: int) -> Similar | None:
-        """Return the ``n`` items nearest to one, or None where no item is called ``item_id``."""
+        """Return the ``n`` items nearest to one, or None where no item is called ``item_id``.
+
+        Raises:
+            QueryError: the scorer knows of no likeness, as popularity does not.
+        """
         bundle = self.bundle
         if bundle.items.row(item_id) < 0:
             return None
@@ -130,14 +135,18 @@ class Engine:
         return Similar(item_id, items)
 
     async def warm(self) -> None:
-        """Answer one question of each kind, so that no client waits for a kernel or a page."""
+        """Answer one question of each kind, so that no client waits for a kernel or a page.
+
+        A kind that the scorer refuses is refused to clients too, and has nothing to warm.
+        """
         users, items = self.bundle.users.ids, self.bundle.items.ids
         known = np.flatnonzero(self.bundle.histories.lengths)
         if len(known):
             await self.recommend(Ask(user_id=users[int(known[0])]))
         if len(items):
             await self.recommend(Ask(history=[items[0]]))
-            self.similar(items[0], 10)
+            with suppress(QueryError):
+                self.similar(items[0], 10)
         await self.recommend(Ask(history=[]))
 
     def _item(self, row: int, score: float) -> Item:
