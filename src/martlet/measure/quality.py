@@ -24,6 +24,7 @@ from martlet.core import (
 from martlet.core.queries import Seen
 from martlet.kernels.parallel import in_order
 from martlet.metrics import METRICS, Tally
+from martlet.metrics.quality import check_value
 
 if TYPE_CHECKING:
     from martlet.scorers.bundle import Bundle
@@ -92,7 +93,7 @@ def evaluate(
         progress: told how far it is.
 
     Raises:
-        DataError: the part is empty, was trained on, or has no column ``value``.
+        DataError: the part is empty, was trained on, or has no column ``value`` of 0 or more.
         SpecError: an unknown metric, or a bound of memory that is none.
     """
     check_memory(memory_mb)
@@ -238,7 +239,13 @@ def _auc(scorer: Any, queries: Queries, wanted: CSR) -> F64:
 def item_columns(
     dataset: Dataset, metrics: Sequence[str], value: str | None
 ) -> tuple[F64 | None, F64 | None]:
-    """Return what an item is worth, and the share of the training users who met it."""
+    """Return what an item is worth, and the share of the training users who met it.
+
+    An item without a value is worth nothing.
+
+    Raises:
+        DataError: the catalogue has no such column of numbers, or one of them is below 0.
+    """
     worth = popularity = None
     if value is not None:
         column = dataset.catalogue.get(value)
@@ -247,7 +254,9 @@ def item_columns(
             raise DataError(
                 f"the catalogue has no numeric column {value!r}: it has {', '.join(have) or 'none'}"
             )
-        worth = np.nan_to_num(np.asarray(column, np.float64))
+        worth = np.asarray(column, np.float64)
+        worth = np.where(np.isnan(worth), 0.0, worth)
+        check_value(worth, dataset.items.ids.__getitem__)
     if any(METRICS[name].needs == "popularity" for name in metrics if name in METRICS):
         met = np.bincount(dataset.train.matrix.indices, minlength=dataset.num_items)
         active = max(int((dataset.train.matrix.lengths > 0).sum()), 1)

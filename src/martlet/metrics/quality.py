@@ -21,14 +21,14 @@ published tables.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from martlet.core import CSR, SpecError
+from martlet.core import CSR, DataError, SpecError
 
 F64 = NDArray[np.float64]
 
@@ -91,12 +91,15 @@ def per_user(
         truth: (B x n) CSR of relevant items, each once a row, at least one a row.
         ks: lengths to cut the lists at.
         metrics: names from ``METRICS`` that are means over users.
-        value: (n,) worth of each item, for ``value_recall``.
+        value: (n,) worth of each item, 0 or more, for ``value_recall``.
         popularity: (n,) share of the training users who met each item, for ``novelty``.
 
     Raises:
         SpecError: an unknown metric, a missing column, or lists shorter than asked.
+        DataError: a value below 0.
     """
+    if value is not None:
+        check_value(value)
     check(metrics, ks, {"value": value is not None, "popularity": popularity is not None})
     if rows.shape[1] < max(ks):
         raise SpecError(f"lists of {rows.shape[1]} places cannot be measured at k = {max(ks)}")
@@ -152,7 +155,7 @@ class Tally:
         num_items: size of the catalogue.
         ks: lengths to cut the lists at.
         metrics: names from ``METRICS``.
-        value: (n,) worth of each item, or None.
+        value: (n,) worth of each item, 0 or more, or None.
         popularity: (n,) share of the training users who met each item, or None.
     """
 
@@ -216,6 +219,22 @@ def gini(counts: NDArray[np.integer]) -> float:
     n = len(counts)
     place = np.arange(1, n + 1)
     return float((2 * (place * np.sort(counts)).sum() / total - (n + 1)) / n)
+
+
+def check_value(value: F64, name: Callable[[int], object] = int) -> None:
+    """Check that shares of (n,) values have a meaning; ``name`` tells an item by its row.
+
+    Raises:
+        DataError: one is below 0, infinite or no number.
+    """
+    bad = np.flatnonzero(~((value >= 0) & (value < np.inf)))
+    if len(bad):
+        more = f", and {len(bad) - 1} more are like it" if len(bad) > 1 else ""
+        raise DataError(
+            f"the value of item {name(int(bad[0]))!r} is {value[bad[0]]:g}{more}: value_recall is a "
+            "share of the value, which needs finite numbers of 0 or more; mend that column, or "
+            "weigh by another"
+        )
 
 
 def check(metrics: Sequence[str], ks: Sequence[int], has: Mapping[str, bool]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from martlet.core import CSR, DataError
-from martlet.metrics.quality import F64, Tally
+from martlet.metrics.quality import F64, Tally, check_value
 
 
 def quality_of_table(
@@ -40,7 +40,7 @@ def quality_of_table(
 
     Raises:
         DataError: a column or a value is missing, a rank is no whole number from ``first_rank``
-            on, or a user has one rank or one item twice.
+            on, or a user has one rank or one item twice, or a value is below 0.
         SpecError: an unknown metric.
     """
     user, item, rank = columns
@@ -64,6 +64,7 @@ def quality_of_table(
     worth = None
     if value is not None:
         worth = np.array([value.get(name, 0.0) for name in frame["names"]], np.float64)
+        check_value(worth, frame["names"].__getitem__)
     tally = Tally(num_items or items, ks, metrics, worth)
     tally.add(rows, matrix)
     return tally.figures(), tally.users()

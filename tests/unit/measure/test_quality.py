@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -169,6 +171,16 @@ def test_auc_of_users_of_whom_nothing_is_known_is_that_of_popularity(dataset, fa
 def test_a_bound_of_memory_that_bounds_nothing(dataset, factors, bound):
     with pytest.raises(SpecError, match=f"memory_mb is {bound}: expected a finite number of MB"):
         evaluate(factors, dataset, memory_mb=bound)
+
+
+@pytest.mark.parametrize(("worth", "shown"), [(-2.5, "-2.5"), (np.inf, "inf")])
+def test_a_value_of_which_there_are_no_shares(dataset, factors, worth, shown):
+    price = np.array([np.nan, *np.arange(59.0)])
+    priced = replace(dataset, catalogue={"price": price})
+    assert evaluate(factors, priced, metrics=("value_recall",), value="price").num_users
+    price[7] = price[9] = worth
+    with pytest.raises(DataError, match=f"the value of item '7' is {shown}, and 1 more are like"):
+        evaluate(factors, priced, metrics=("value_recall",), value="price")
 
 
 @pytest.mark.parametrize("name", ["margin", "title"])

@@ -115,6 +115,13 @@ class TestTables:
         )
         assert figures["value_recall@1"] == 0.5
 
+    def test_a_value_below_nothing(self):
+        ranked = {"user": [1, 2], "item": [10, 10], "rank": [1, 1]}
+        with pytest.raises(DataError, match="the value of item 20 is -3: value_recall is a share"):
+            quality_of_table(
+                ranked, SMALL_TRUTH, ks=(1,), metrics=("value_recall",), value={10: 5.0, 20: -3.0}
+            )
+
     @pytest.mark.parametrize(
         ("ranked", "message"),
         [
@@ -156,6 +163,13 @@ class TestRefusals:
     def test_lists_too_short(self):
         with pytest.raises(SpecError, match="lists of 3 places cannot be measured at k = 5"):
             per_user(self.ROWS, self.TRUTH, ks=[5])
+
+    @pytest.mark.parametrize("worth", [-1.0, np.nan])
+    def test_a_value_of_which_there_are_no_shares(self, worth):
+        with pytest.raises(DataError, match=f"the value of item 1 is {worth:g}: value_recall is a"):
+            per_user(
+                self.ROWS, self.TRUTH, ks=[1], metrics=["value_recall"], value=np.array([1, worth])
+            )
 
     def test_an_unknown_way_with_ties(self):
         with pytest.raises(SpecError, match="ties is 'lucky'"):
