@@ -231,8 +231,8 @@ def check_value(value: F64, name: Callable[[int], object] = int) -> None:
     if len(bad):
         more = f", and {len(bad) - 1} more are like it" if len(bad) > 1 else ""
         raise DataError(
-            f"the value of item {name(int(bad[0]))!r} is {value[bad[0]]:g}{more}: value_recall is a "
-            "share of the value, which needs finite numbers of 0 or more; mend that column, or "
+            f"the value of item {name(int(bad[0]))!r} is {value[bad[0]]:g}{more}: value_recall is "
+            "a share of the value, which needs finite numbers of 0 or more; mend that column, or "
             "weigh by another"
         )
 
