@@ -15,12 +15,13 @@ from martlet.core.errors import OutputError
 def new_folder(target: str | Path, *, proof: Sequence[str] = ()) -> Iterator[Path]:
     """Yield a temporary folder that becomes ``target`` when the block ends without an error.
 
-    A folder that is there is replaced, if it is one that may be: see ``check_replaceable``.
+    A folder that is there is replaced, if it is one that may be: see ``check_replaceable``. A link
+    to a folder stays a link.
 
     Raises:
         OutputError: something else is there, or the disk refused the write.
     """
-    target = Path(target)
+    target = _place(target)
     with _stated(target):
         check_replaceable(target, proof)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -62,10 +63,10 @@ def new_file(target: str | Path) -> Iterator[Path]:
     Raises:
         OutputError: the disk refused the write.
     """
-    target = Path(target)
-    if target.is_dir():
-        raise OutputError(f"{target} is a folder: expected the name of a file to write")
+    target = _place(target)
     with _stated(target):
+        if target.is_dir():
+            raise OutputError(f"{target} is a folder: expected the name of a file to write")
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
         try:
@@ -82,14 +83,29 @@ def sha256(path: str | Path) -> str:
 
 
 def _swap(temporary: Path, target: Path) -> None:
-    """Put ``temporary`` in the place of ``target``; a reader never sees half of either."""
-    if target.exists():
-        old = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
+    """Put ``temporary`` in the place of ``target``, or leave that as it was.
+
+    A reader never sees half of either.
+    """
+    if not target.exists():
+        os.replace(temporary, target)
+        return
+    old = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
         os.replace(target, old)
         os.replace(temporary, target)
+    finally:
+        if not target.exists():
+            os.replace(old, target)
         shutil.rmtree(old, ignore_errors=True)
-    else:
-        os.replace(temporary, target)
+
+
+def _place(target: str | Path) -> Path:
+    """Return where ``target`` is once links are followed: a rename would put an end to them."""
+    try:
+        return Path(os.path.realpath(target))
+    except ValueError as error:
+        raise OutputError(f"{str(target)!r} is no path ({error}): choose another output") from error
 
 
 @contextmanager

@@ -1,4 +1,5 @@
 import errno
+import os
 
 import numpy as np
 import pytest
@@ -259,6 +260,48 @@ class TestFiles:
         assert [path.name for path in out.iterdir()] == ["a"]
         with pytest.raises(OutputError, match="exists and is no folder"), new_folder(out / "a"):
             pass
+
+    def test_a_link_and_the_folder_one_is_in_are_written_to(self, tmp_path, monkeypatch):
+        (tmp_path / "real").mkdir()
+        (tmp_path / "link").symlink_to("real")
+        with new_folder(tmp_path / "link") as folder:
+            (folder / "file").touch()
+        assert (tmp_path / "link").is_symlink()
+        assert (tmp_path / "real" / "file").exists()
+        monkeypatch.chdir(tmp_path / "real")
+        with new_folder(".") as folder:
+            (folder / "other").touch()
+        assert [path.name for path in (tmp_path / "real").iterdir()] == ["other"]
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "real"]
+
+    @pytest.mark.parametrize("failing", [1, 2])
+    def test_what_was_there_comes_back_when_a_rename_fails(self, tmp_path, monkeypatch, failing):
+        with new_folder(tmp_path / "out") as folder:
+            (folder / "old").touch()
+        replace, calls = os.replace, []
+
+        def broken(*names):
+            calls.append(names)
+            if len(calls) == failing:
+                raise OSError(errno.EBUSY, "Device or resource busy")
+            replace(*names)
+
+        monkeypatch.setattr(os, "replace", broken)
+        with (
+            pytest.raises(OutputError, match="out: Device or resource busy"),
+            new_folder(tmp_path / "out") as folder,
+        ):
+            (folder / "new").touch()
+        assert [path.name for path in tmp_path.iterdir()] == ["out"]
+        assert [path.name for path in (tmp_path / "out").iterdir()] == ["old"]
+
+    @pytest.mark.parametrize("write", [new_folder, new_file])
+    @pytest.mark.parametrize(
+        ("name", "words"), [("x" * 256, "name too long"), ("a\0b", r"'.*a\\x00b' is no path")]
+    )
+    def test_a_name_that_no_disk_takes_is_stated(self, tmp_path, write, name, words):
+        with pytest.raises(OutputError, match=words), write(tmp_path / name) as path:
+            path.write_text("")
 
     def test_a_dataset_replaces_a_dataset_alone(self, tmp_path):
         dataset().save(tmp_path / "d")
