@@ -6,6 +6,8 @@ import re
 import shutil
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -18,7 +20,7 @@ from martlet.scorers.table import Table
 from martlet.serve.server import listen, serve
 from support.bundles import bundle as bundle_of
 from support.bundles import draw
-from support.servers import Server
+from support.servers import SERVE, Server
 
 GET = b"GET /api/recommend/u0?n=1 HTTP/1.1\r\nhost: x\r\n"
 
@@ -195,11 +197,14 @@ def test_a_damaged_bundle_is_refused_by_name(folder, tmp_path, workers):
     raw = bytearray(file.read_bytes())
     raw[-3] ^= 1
     file.write_bytes(raw)
-    server = Server(target, workers)
-    assert server.process.wait(20) == 1
-    server.stop()
-    assert "BundleError" in server.errors
-    assert "tables.safetensors is damaged" in server.errors
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", SERVE, target, "0", str(workers)],
+        capture_output=True, text=True, timeout=30,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "BundleError" in done.stderr
+    assert "tables.safetensors is damaged" in done.stderr
+    assert "listening" not in done.stdout
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -22,7 +22,7 @@ from martlet.cli.options import (
     repeated,
 )
 from martlet.cli.output import print_json, print_table, progress
-from martlet.core import new_file
+from martlet.core import MartletError, new_file
 
 
 def recommend(
@@ -157,15 +157,25 @@ def serve(
     """
     from martlet.serve.server import serve as run
 
-    run(bundle, host=host, port=port, workers=workers, say=_tell_address if json_ else None)
+    told = False
 
+    def tell(line: str) -> None:
+        nonlocal told
+        _, listening, url = line.partition("listening on ")
+        if listening:
+            print_json({"url": url})
+            told = True
+        else:
+            print(line, file=sys.stderr)
 
-def _tell_address(line: str) -> None:
-    _, listening, url = line.partition("listening on ")
-    if listening:
-        print_json({"url": url})
-    else:
-        print(line, file=sys.stderr)
+    try:
+        run(bundle, host=host, port=port, workers=workers, say=tell if json_ else None)
+    except MartletError as error:
+        if not told:
+            raise
+        # Standard output has its one document.
+        print(f"martlet: {error}", file=sys.stderr)
+        raise typer.Exit(1) from error
 
 
 def _items(found: list[tuple[str, float]]) -> list[dict[str, Any]]:

@@ -44,7 +44,8 @@ def serve(
         host: address to listen on.
         port: port to listen on; 0 takes any free one.
         workers: processes that answer.
-        say: told a line when the port is open and when all workers answer; standard output else.
+        say: told a line when the bundle is verified behind the open port, and when all workers
+            answer; standard output else.
 
     Raises:
         SpecError: ``workers`` or ``port`` makes no sense.
@@ -57,9 +58,11 @@ def serve(
         raise SpecError(f"workers is {workers}: expected 1 to {MAX_WORKERS}")
     listener = listen(host, port)
     with listener:
-        shown = f"[{host}]" if ":" in host else host
-        say(f"listening on http://{shown}:{listener.getsockname()[1]}")
         counters = Counters.shared(workers)
+
+        def opened() -> None:
+            shown = f"[{host}]" if ":" in host else host
+            say(f"listening on http://{shown}:{listener.getsockname()[1]}")
 
         def ready(bundle_id: str) -> None:
             taken = time.monotonic() - begin
@@ -67,18 +70,22 @@ def serve(
             say(f"ready after {taken:.2f} s: bundle {bundle_id[:12]}, {count}")
 
         if workers == 1:
-            answer(listener, bundle_path, counters, alone=True, ready=ready)
+            answer(listener, bundle_path, counters, alone=True, opened=opened, ready=ready)
         else:
             from martlet.scorers.bundle import Bundle
             from martlet.serve.workers import keep
 
             bundle_id = Bundle.load(bundle_path).id
+            opened()
             share = str(max(1, num_threads() // workers))
 
             def work(number: int, started: Callable[[], None]) -> None:
                 os.environ.update(MARTLET_THREADS=share, OMP_NUM_THREADS=share)
                 mine = Counters(counters.cells, number)
-                answer(listener, bundle_path, mine, alone=False, ready=lambda _: started())
+                answer(
+                    listener, bundle_path, mine,
+                    alone=False, opened=lambda: None, ready=lambda _: started(),
+                )  # fmt: skip
 
             keep(
                 work,
@@ -116,13 +123,14 @@ def answer(
     counters: Counters,
     *,
     alone: bool,
-    ready: Callable[[str], None],
+    opened: Callable[[], object],
+    ready: Callable[[str], object],
 ) -> None:
     """Answer connections of ``listener`` in this process until it is told to stop.
 
-    ``ready`` is called with the bundle's id when the bundle is open and its kernels are warm. A
-    process that is ``alone`` verifies the bundle and answers at once: "starting", until then. One
-    of several takes no connection before: those that are ready take them all.
+    ``opened`` is called when the bundle is open, and ``ready`` with its id when its kernels are
+    warm. A process that is ``alone`` verifies the bundle and answers at once: "starting", until
+    then. One of several takes no connection before: those that are ready take them all.
     """
     import uvicorn
 
@@ -156,7 +164,9 @@ def answer(
 
     async def open_bundle() -> None:
         try:
-            engine = await asyncio.to_thread(_warm_engine, bundle_path, alone)
+            engine = await asyncio.to_thread(_open_engine, bundle_path, alone)
+            opened()
+            await asyncio.to_thread(_warm, engine)
         except BaseException:
             stop()
             raise
@@ -174,16 +184,18 @@ def answer(
         runner.run(run())
 
 
-def _warm_engine(bundle_path: str | Path, verify: bool) -> Engine:
-    from threadpoolctl import threadpool_limits
-
+def _open_engine(bundle_path: str | Path, verify: bool) -> Engine:
     from martlet.scorers.bundle import Bundle
     from martlet.serve.engine import Engine
 
-    engine = Engine(Bundle.load(bundle_path, verify=verify))
+    return Engine(Bundle.load(bundle_path, verify=verify))
+
+
+def _warm(engine: Engine) -> None:
+    from threadpoolctl import threadpool_limits
+
     threadpool_limits(num_threads())
     asyncio.run(engine.warm())
-    return engine
 
 
 def _say(line: str) -> None:

@@ -3,10 +3,12 @@ import signal
 import subprocess
 import sys
 import urllib.request
+from importlib import import_module
 
 import polars as pl
 import pytest
 
+from martlet.core import MartletError
 from support.command import document, run
 
 
@@ -123,3 +125,28 @@ def test_serve_tells_its_address_as_a_document(place):
     assert server.returncode == 0
     assert rest == ""
     assert errors.endswith("stopped\n")
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_bundle_that_cannot_be_served_is_one_document(tmp_path, workers):
+    words = ["serve", tmp_path / "nowhere", "--port", 0, "--workers", workers, "--json"]
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-m", "martlet", *map(str, words)],
+        capture_output=True, text=True, timeout=30,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "nowhere" in json.loads(done.stdout)["error"]
+    assert done.stderr.startswith("martlet: ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_failure_after_the_address_is_no_second_document(monkeypatch):
+    def fail(*_, say, **__):
+        say("listening on http://127.0.0.1:1")
+        raise MartletError("the workers fail")
+
+    # By its module: the name "martlet.serve" is the function's own.
+    monkeypatch.setattr(import_module("martlet.serve.server"), "serve", fail)
+    done = run("serve", "b", "--json", code=1)
+    assert json.loads(done.stdout) == {"url": "http://127.0.0.1:1"}
+    assert done.stderr == "martlet: the workers fail\n"
