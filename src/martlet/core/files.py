@@ -2,13 +2,16 @@
 
 import hashlib
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from martlet.core.errors import OutputError
+
+_MARK = "martlet-"  # a file of somebody else's is never taken for a leftover of ours
 
 
 @contextmanager
@@ -16,7 +19,7 @@ def new_folder(target: str | Path, *, proof: Sequence[str] = ()) -> Iterator[Pat
     """Yield a temporary folder that becomes ``target`` when the block ends without an error.
 
     A folder that is there is replaced, if it is one that may be: see ``check_replaceable``. A link
-    to a folder stays a link.
+    to a folder stays a link. What processes that died left of the same target is removed.
 
     Raises:
         OutputError: something else is there, or the disk refused the write.
@@ -25,13 +28,14 @@ def new_folder(target: str | Path, *, proof: Sequence[str] = ()) -> Iterator[Pat
     with _stated(target):
         check_replaceable(target, proof)
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        temporary = _folder_beside(target)
         try:
             yield temporary
             os.chmod(temporary, 0o755)
             _swap(temporary, target)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+        _sweep(target)
 
 
 def check_replaceable(target: Path, proof: Sequence[str]) -> None:
@@ -68,12 +72,13 @@ def new_file(target: str | Path) -> Iterator[Path]:
         if target.is_dir():
             raise OutputError(f"{target} is a folder: expected the name of a file to write")
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+        temporary = target.with_name(f".{target.name}.{_MARK}{os.getpid()}-file")
         try:
             yield temporary
             os.replace(temporary, target)
         finally:
             temporary.unlink(missing_ok=True)
+        _sweep(target)
 
 
 def sha256(path: str | Path) -> str:
@@ -90,7 +95,7 @@ def _swap(temporary: Path, target: Path) -> None:
     if not target.exists():
         os.replace(temporary, target)
         return
-    old = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    old = _folder_beside(target)
     try:
         os.replace(target, old)
         os.replace(temporary, target)
@@ -98,6 +103,36 @@ def _swap(temporary: Path, target: Path) -> None:
         if not target.exists():
             os.replace(old, target)
         shutil.rmtree(old, ignore_errors=True)
+
+
+def _folder_beside(target: Path) -> Path:
+    """Make a folder that tells whose it is: of which target, by which process."""
+    prefix = f".{target.name}.{_MARK}{os.getpid()}-"
+    return Path(tempfile.mkdtemp(prefix=prefix, dir=target.parent))
+
+
+def _sweep(target: Path) -> None:
+    """Remove what processes that live no more left beside ``target`` while they wrote it."""
+    name = re.compile(rf"\.{re.escape(target.name)}\.{_MARK}(\d+)-\w+")
+    with suppress(OSError):  # the target is written, whatever becomes of these
+        for path in target.parent.iterdir():
+            found = name.fullmatch(path.name)
+            if not found or _lives(int(found[1])):
+                continue
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink()
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def _place(target: str | Path) -> Path:

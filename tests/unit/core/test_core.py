@@ -1,5 +1,7 @@
 import errno
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -294,6 +296,29 @@ class TestFiles:
             (folder / "new").touch()
         assert [path.name for path in tmp_path.iterdir()] == ["out"]
         assert [path.name for path in (tmp_path / "out").iterdir()] == ["old"]
+
+    def test_leftovers_of_dead_processes_are_swept(self, tmp_path):
+        program = """
+import os, sys
+from martlet.core import new_file, new_folder
+with new_folder(sys.argv[1]) as folder, new_file(sys.argv[2]) as file:
+    (folder / "half").touch()
+    file.touch()
+    os.kill(os.getpid(), 9)
+"""
+        places = tmp_path / "out", tmp_path / "out.csv"
+        for _ in range(2):
+            subprocess.run([sys.executable, "-c", program, *places], check=False)
+        assert len(list(tmp_path.iterdir())) == 4
+        living = f".out.martlet-{os.getppid()}-abc"
+        others = [living, ".out.20240101.gz", ".out.martlet-notes", ".outer.martlet-9-abc"]
+        for name in others:
+            (tmp_path / name).touch()
+        with new_folder(places[0]), new_file(places[1]) as file:
+            file.touch()
+        assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
+            [*others, "out", "out.csv"]
+        )
 
     @pytest.mark.parametrize("write", [new_folder, new_file])
     @pytest.mark.parametrize(
