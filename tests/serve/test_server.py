@@ -1,6 +1,7 @@
 """The server as a process: ports, workers, signals, and clients that misbehave."""
 
 import http.client
+import json
 import os
 import re
 import shutil
@@ -218,6 +219,36 @@ def test_popularity_is_served_though_it_knows_of_no_likeness(tmp_path, workers):
         assert answer["error"].startswith("popularity knows of no item that is like another: ask ")
         assert server.get("/api/similar/not-there")[0] == 404
     assert (server.process.returncode, server.errors) == (0, "")
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("library", ["uvloop", "httptools", "uvicorn", "msgspec"])
+def test_a_library_that_is_missing_is_a_stated_failure(folder, library, workers):
+    hide = f"import sys; sys.modules[{library!r}] = None; sys.argv[1:1] = ['serve']; "
+    done = subprocess.run(
+        [
+            sys.executable, "-W", "error", "-c", hide + "from martlet.cli import main; main()",
+            folder, "--port", "0", "--workers", str(workers), "--json",
+        ],
+        capture_output=True, text=True, timeout=30,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr.startswith("martlet: a library that serving needs cannot be imported (")
+    assert library in done.stderr
+    assert "martlet doctor" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert "cannot be imported" in json.loads(done.stdout)["error"]
+
+
+def test_an_import_of_our_own_that_fails_is_no_missing_library(folder):
+    hide = "import sys; sys.modules['martlet.serve.wire'] = None; "
+    done = subprocess.run(
+        [sys.executable, "-c", hide + SERVE, folder, "0", "1"],
+        capture_output=True, text=True, timeout=30,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "ModuleNotFoundError" in done.stderr
+    assert "martlet doctor" not in done.stderr
 
 
 def test_a_port_in_use_is_told(folder):

@@ -8,7 +8,8 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,22 @@ DRAIN_S = 10
 Say = Callable[[str], None]
 
 
+@contextmanager
+def _libraries() -> Iterator[None]:
+    """Turn the import of a library that fails into a stated failure."""
+    try:
+        yield
+    except ImportError as error:
+        if (error.name or "").startswith("martlet"):
+            raise
+        reason = (str(error).strip() or repr(error)).splitlines()[0]
+        raise MartletError(
+            f"a library that serving needs cannot be imported ({reason}): "
+            "'martlet doctor' says which, and how to get it"
+        ) from error
+
+
+@_libraries()
 def serve(
     bundle_path: str | Path,
     host: str = "127.0.0.1",
@@ -49,7 +66,7 @@ def serve(
 
     Raises:
         SpecError: ``workers`` or ``port`` makes no sense.
-        MartletError: the port cannot be had.
+        MartletError: the port cannot be had, or a library is missing.
         BundleError: the bundle is missing or damaged.
     """
     begin = time.monotonic()
@@ -72,7 +89,11 @@ def serve(
         if workers == 1:
             answer(listener, bundle_path, counters, alone=True, opened=opened, ready=ready)
         else:
+            # Whatever is missing is missed here, once, and not by each worker.
+            import uvloop  # noqa: F401
+
             from martlet.scorers.bundle import Bundle
+            from martlet.serve import http, wire  # noqa: F401
             from martlet.serve.workers import keep
 
             bundle_id = Bundle.load(bundle_path).id
@@ -117,6 +138,7 @@ def listen(host: str, port: int) -> socket.socket:
         ) from error
 
 
+@_libraries()
 def answer(
     listener: socket.socket,
     bundle_path: str | Path,
