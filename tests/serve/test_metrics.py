@@ -1,9 +1,11 @@
 """``/metrics`` against the text format 0.0.4 of Prometheus, line by line."""
 
+import contextlib
 import math
 import re
 
 import numpy as np
+import pytest
 
 from martlet.serve.counters import BOUNDS_S, ROUTES, STATUSES, Counters
 
@@ -79,6 +81,22 @@ def test_the_text_is_what_prometheus_reads_before_and_after_requests(server, bun
     samples = check(server.get("/metrics")[1])
     assert samples["martlet_bundle_info", (("id", bundle.id),)] == 1
     assert samples["martlet_requests_total", (("route", "other"), ("status", "404"))] >= 1
+
+
+@pytest.mark.parametrize(
+    ("status", "pieces"),
+    [
+        ("431", [b"GET / HTTP/1.1\r\nbig: " + b"a" * 70_000 + b"\r\n\r\n"]),
+        ("431", [b"GET / HTTP/1.1\r\nbig: " + b"a" * 40_000, b"a" * 40_000, b"a" * 40_000]),
+        ("400", [b"\x16\x03\x01\x02\x00\x01\x00\x01"]),
+    ],
+)
+def test_requests_that_are_refused_before_they_are_read_are_counted(server, status, pieces):
+    key = "martlet_requests_total", (("route", "other"), ("status", status))
+    before = check(server.get("/metrics")[1]).get(key, 0)
+    with contextlib.suppress(ConnectionError):  # it hangs up while we still send
+        assert server.raw(*pieces, pause=0.02).startswith(b"HTTP/1.1 " + status.encode())
+    assert check(server.get("/metrics")[1])[key] == before + 1
 
 
 def test_counts_of_all_workers_are_added():

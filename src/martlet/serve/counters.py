@@ -19,7 +19,8 @@ ROUTES = (
     "/metrics",
     "other",
 )
-STATUSES = (200, 400, 404, 405, 408, 413, 500, 503)
+OTHER = ROUTES.index("other")
+STATUSES = (200, 400, 404, 405, 408, 413, 431, 500, 503)
 BOUNDS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 _BOUNDS_NS = [round(bound * 1e9) for bound in BOUNDS_S]
 

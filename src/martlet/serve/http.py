@@ -13,7 +13,7 @@ from urllib.parse import parse_qsl, unquote_to_bytes
 import msgspec
 
 from martlet.core import QueryError
-from martlet.serve.counters import ROUTES, Counters
+from martlet.serve.counters import OTHER, Counters
 from martlet.serve.engine import MAX_N, Ask, Engine, Recommend
 from martlet.serve.page import PAGE
 
@@ -185,7 +185,6 @@ _PREFIX: dict[bytes, tuple[int, Handler]] = {
     b"/api/recommend": (1, App.user),
     b"/api/similar": (3, App.similar),
 }
-_OTHER = ROUTES.index("other")
 
 
 def _route(path: bytes) -> tuple[int, Handler | None, tuple[str, ...], bytes]:
@@ -197,7 +196,7 @@ def _route(path: bytes) -> tuple[int, Handler | None, tuple[str, ...], bytes]:
     prefix = _PREFIX.get(head)
     if prefix is not None and tail:
         return (*prefix, _GET, tail)
-    return _OTHER, None, (), b""
+    return OTHER, None, (), b""
 
 
 def _id(tail: bytes) -> str:

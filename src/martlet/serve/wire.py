@@ -7,6 +7,9 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from martlet.serve.counters import OTHER
+from martlet.serve.http import App
+
 MAX_HEAD_BYTES = 1 << 16
 """Of the target, and the names and values of the fields."""
 HEAD_S = 10.0
@@ -75,11 +78,19 @@ class BoundedProtocol(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         """Turn away what is not HTTP, unless it was turned away as too large."""
         if not self.transport.is_closing():
+            self._count(400)
             super().send_400_response(msg)
 
     def _refuse(self) -> None:
+        self._count(431)
         self.transport.write(_TOO_LARGE)
         self.transport.close()
+
+    def _count(self, status: int) -> None:
+        """Count a request that never reaches the application; it was refused in no time."""
+        app = self.config.app  # as it was given: what uvicorn calls is wrapped
+        assert isinstance(app, App)
+        app.counters.count(OTHER, status, 0)
 
     def _wait(self) -> None:
         self._head_timer = self.loop.call_later(HEAD_S, self.transport.close)
