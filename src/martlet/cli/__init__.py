@@ -4,23 +4,60 @@ from __future__ import annotations
 
 import atexit
 import gc
+import signal
 import sys
+from typing import NoReturn
+
+_STOPPED = "stopped; nothing was left half-written"
 
 
 def main() -> None:
-    """Run a verb: exit 0 done, 1 a stated failure, 2 wrong usage."""
+    """Run a verb: exit 0 done, 1 a stated failure, 2 wrong usage, 130 and 143 stopped."""
+    # Python would look once more through every object of Numba's before it lets the process end.
+    atexit.register(gc.freeze)
+    before = signal.signal(signal.SIGTERM, _terminate)
+    try:
+        _run()
+    except KeyboardInterrupt:
+        _end(130, _STOPPED)
+    except _Terminated:
+        _end(143, _STOPPED)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+class _Terminated(BaseException):
+    """SIGTERM came: everything on the way out is tidied up, as after Ctrl-C."""
+
+
+def _terminate(*_: object) -> NoReturn:
+    raise _Terminated
+
+
+def _run() -> None:
     from martlet.cli.app import app
     from martlet.core.errors import MartletError
 
-    # Python would look once more through every object of Numba's before it lets the process end.
-    atexit.register(gc.freeze)
-    as_json = "--json" in sys.argv
     try:
         app(prog_name="martlet")
     except MartletError as error:
-        print(f"martlet: {error}", file=sys.stderr)
-        if as_json:
-            from martlet.cli.output import print_json
+        _end(1, str(error), tell=True)
+    except MemoryError as error:
+        what = str(error) or "no more was to be had"
+        words = (
+            f"the memory of this machine does not suffice ({what}): ask for less (a smaller dim, "
+            "fewer neighbours, a shorter k, a smaller log), or use a machine with more"
+        )
+        _end(1, words, tell=True)
+    except OSError as error:
+        _end(1, f"the system refused ({error}): see to that file, place or device", tell=True)
 
-            print_json({"error": str(error)})
-        sys.exit(1)
+
+def _end(code: int, words: str, *, tell: bool = False) -> NoReturn:
+    """Say in one line why the process ends; ``tell`` says it in JSON too, where that is asked."""
+    print(f"martlet: {words}", file=sys.stderr)
+    if tell and "--json" in sys.argv:
+        from martlet.cli.output import print_json
+
+        print_json({"error": words})
+    sys.exit(code)
