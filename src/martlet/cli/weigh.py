@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import inf
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,6 +15,13 @@ from martlet.cli.output import print_json, progress
 from martlet.core import new_file
 
 
+def _above_zero(memory_mb: float) -> float:
+    """Refuse what bounds nothing, whether or not there is an evaluation to bound."""
+    if not 0 < memory_mb < inf:
+        raise typer.BadParameter(f"{memory_mb} bounds nothing: expected a number of MB above 0")
+    return memory_mb
+
+
 def measure(
     bundle: Annotated[
         Path, typer.Argument(help="A bundle, or a Parquet table of user_id, item_id, rank.")
@@ -22,7 +30,13 @@ def measure(
     *,
     part: Annotated[str, typer.Option(help="valid or test.")] = "test",
     k: Annotated[
-        list[int], repeated("--k", "-k", metavar="N", help="Length of the lists, 10 if left out")
+        list[int],
+        repeated(
+            "--k",
+            "-k",
+            metavar="N",
+            help="Length of the lists, 10 if left out; the cost is that of the longest",
+        ),
     ],
     metric: Annotated[list[str], repeated(metavar="NAME", help="A metric, see below")],
     value: Annotated[str | None, typer.Option(help="Catalogue column for value_recall.")] = None,
@@ -31,7 +45,9 @@ def measure(
         int, typer.Option(min=0, help="Rank each held-out item among so many sampled ones too.")
     ] = 0,
     cost: Annotated[bool, typer.Option(help="Measure latency, bytes, memory.")] = True,
-    memory_mb: Annotated[float, typer.Option(help="Bound on what the evaluation holds.")] = 256,
+    memory_mb: Annotated[
+        float, typer.Option(callback=_above_zero, help="Bound on what the evaluation holds.")
+    ] = 256,
     per_user: Annotated[Path | None, typer.Option(help="Parquet file of each user's.")] = None,
     ledger: Annotated[Path | None, typer.Option(help="Append the receipt there.")] = None,
     seed: Seed = 0,
@@ -71,10 +87,23 @@ def measure(
                 )
             if quality is not None and data is not None and negatives:
                 more = evaluate_sampled(
-                    stored, data, part=part, ks=ks, negatives=negatives, seen=seen, seed=seed
+                    stored,
+                    data,
+                    part=part,
+                    ks=ks,
+                    negatives=negatives,
+                    seen=seen,
+                    seed=seed,
+                    memory_mb=memory_mb,
+                    per_user=per_user is not None,
+                    progress=note,
                 )
-                quality = replace(quality, figures={**quality.figures, **more})
-            receipt = make(stored, data, part=part, k=ks[0], quality=quality, cost=cost)
+                quality = replace(
+                    quality,
+                    figures={**quality.figures, **more.figures},
+                    users={**quality.users, **more.users},
+                )
+            receipt = make(stored, data, part=part, k=max(ks), quality=quality, cost=cost)
         append(ledger or bundle / "receipts.jsonl", receipt)
     if per_user is not None and quality is not None and data is not None:
         _write_users(per_user, data.users.names(quality.user_row), quality.users)

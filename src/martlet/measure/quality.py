@@ -146,15 +146,18 @@ def evaluate(
 
 
 @dataclass(frozen=True, eq=False)
-class _History:
+class History:
+    """What every user did before the part, and when."""
+
     csr: CSR
     time_s: NDArray[np.int64] | None
 
     def times(self, rows: NDArray[np.integer]) -> NDArray[np.int64] | None:
+        """Return the times of the events of ``csr.take(rows)``, where there are times."""
         return None if self.time_s is None else self.time_s[self.csr.positions(rows)[1]]
 
 
-def questions(dataset: Dataset, part: str, seen: Seen) -> tuple[_History, CSR, int]:
+def questions(dataset: Dataset, part: str, seen: Seen) -> tuple[History, CSR, int]:
     """Return the histories, the distinct items to find, and how many repeats were left out.
 
     Raises:
@@ -171,7 +174,7 @@ def questions(dataset: Dataset, part: str, seen: Seen) -> tuple[_History, CSR, i
     users = truth.row_numbers()[keep]
     shape = truth.num_rows, truth.num_cols
     wanted = CSR.from_pairs(users, truth.indices[keep], None, shape)
-    return _History(before.histories, before.time_s), wanted, int((~keep).sum())
+    return History(before.histories, before.time_s), wanted, int((~keep).sum())
 
 
 def refuse_seen_in_training(scorer: Any, events: Interactions, part: str) -> None:

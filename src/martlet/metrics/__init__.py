@@ -9,7 +9,7 @@ from martlet.metrics.intervals import (
     sign_flip,
 )
 from martlet.metrics.quality import METRICS, Metric, Tally, per_user
-from martlet.metrics.sampled import sampled, sampled_quality
+from martlet.metrics.sampled import sampled, sampled_quality, sampled_values
 from martlet.metrics.tables import quality_of_table
 
 __all__ = [
@@ -25,5 +25,6 @@ __all__ = [
     "quality_of_table",
     "sampled",
     "sampled_quality",
+    "sampled_values",
     "sign_flip",
 ]

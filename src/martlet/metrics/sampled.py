@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from martlet.core import Queries, Scorer, SpecError
 
+F64 = NDArray[np.float64]
 Ties = Literal["fair", "first", "last"]
 
 
@@ -57,7 +58,21 @@ def sampled(
 def sampled_quality(
     scores: NDArray[np.floating], ks: Sequence[int] = (10,), *, ties: Ties = "fair"
 ) -> dict[str, float]:
-    """Return ``hit_rate@k`` and ``ndcg@k`` of one positive among sampled negatives.
+    """Return the means of ``sampled_values``.
+
+    Raises:
+        SpecError: as ``sampled_values`` does, or no queries.
+    """
+    if not len(scores):
+        raise SpecError("there are no queries to measure: expected a row of scores for each")
+    values = sampled_values(scores, ks, ties=ties)
+    return {name: float(value.mean()) for name, value in values.items()}
+
+
+def sampled_values(
+    scores: NDArray[np.floating], ks: Sequence[int] = (10,), *, ties: Ties = "fair"
+) -> dict[str, F64]:
+    """Return (B,) ``hit_rate@k`` and ``ndcg@k`` of one positive among sampled negatives each.
 
     Args:
         scores: (B, 1 + negatives); column 0 is the positive. A negative of NaN or -inf is left
@@ -67,32 +82,30 @@ def sampled_quality(
             all alike gets chance; "first" lets the positive win a tie, "last" lets it lose.
 
     Raises:
-        SpecError: an unknown way to break ties, or no queries.
+        SpecError: an unknown way to break ties.
     """
     if ties not in ("fair", "first", "last"):
         raise SpecError(f"ties is {ties!r}: expected 'first', 'last' or 'fair'")
-    if not len(scores):
-        raise SpecError("there are no queries to measure: expected a row of scores for each")
     positive, negatives = scores[:, :1], scores[:, 1:]
     above, equal = (negatives > positive).sum(1), (negatives == positive).sum(1)
     found = positive[:, 0] > -np.inf
     places = above + (equal if ties == "last" else 0)
     spread = equal + 1 if ties == "fair" else np.ones_like(equal)
-    figures: dict[str, float] = {}
+    values: dict[str, F64] = {}
     for k in ks:
         gain = np.zeros(scores.shape[1] + k)
         gain[:k] = 1 / np.log2(np.arange(2, k + 2))
-        figures[f"hit_rate@{k}"] = _mean(gain > 0, places, spread, found)
-        figures[f"ndcg@{k}"] = _mean(gain, places, spread, found)
-    return figures
+        values[f"hit_rate@{k}"] = _gain(gain > 0, places, spread, found)
+        values[f"ndcg@{k}"] = _gain(gain, places, spread, found)
+    return values
 
 
-def _mean(
+def _gain(
     gain: NDArray[np.generic],
     place: NDArray[np.integer],
     spread: NDArray[np.integer],
     found: NDArray[np.bool_],
-) -> float:
-    """Return the mean gain where a positive takes any of ``spread`` places from ``place`` on."""
+) -> F64:
+    """Return (B,) mean gains where a positive takes any of ``spread`` places from ``place`` on."""
     sums = np.concatenate([[0.0], np.cumsum(gain, dtype=np.float64)])
-    return float(((sums[place + spread] - sums[place]) / spread * found).mean())
+    return np.asarray((sums[place + spread] - sums[place]) / spread * found)

@@ -4,6 +4,7 @@ import tomllib
 import polars as pl
 import pytest
 
+from martlet.measure import cost as costs
 from martlet.measure import fresh, ledger
 from support.command import document, run
 from support.costs import quick
@@ -82,11 +83,32 @@ def test_each_user_on_request(place, tmp_path):
     assert "coverage@10" not in users.columns
 
 
-def test_sampled_negatives_of_published_tables(place):
+def test_sampled_negatives_of_published_tables(place, tmp_path):
     found = figures(place, "--negatives", 20)
     assert found["sampled20_hit_rate@10"] > found["sampled20_ndcg@10"] > 0
-    assert found == figures(place, "--negatives", 20)
+    assert found == figures(place, "--negatives", 20, "--memory-mb", 0.01)
     assert found != figures(place, "--negatives", 20, "--seed", 1)
+    out = tmp_path / "users.parquet"
+    figures(place, "--negatives", 20, "--per-user", out)
+    users = pl.read_parquet(out)["sampled20_hit_rate@10"]
+    assert 0 < users.mean() < 1
+    assert users.max() == 1
+
+
+@pytest.mark.parametrize("bound", ["0", "-1", "nan", "inf"])
+def test_a_bound_on_memory_that_bounds_nothing(place, bound):
+    told = run("measure", place / "b", "--memory-mb", bound, code=2)
+    assert "bounds nothing: expected a number of MB above" in told.stderr
+
+
+def test_the_cost_at_several_lengths_is_that_of_the_longest(place, monkeypatch):
+    asked = []
+    monkeypatch.setattr(costs, "cost", lambda bundle, k, **_: asked.append(k) or {"p50_ms": 1.0})
+    words = ("-k", 1, "-k", 10, "-k", 5, "--ledger", place / "l")
+    receipt = document("measure", place / "b", place / "data", *words)
+    assert asked == [10]
+    assert receipt["k"] == 10
+    assert {"ndcg@1", "ndcg@5", "ndcg@10"} <= receipt["quality"].keys()
 
 
 def test_a_table_of_lists_is_measured_as_the_bundle_that_made_it(place, tmp_path):
