@@ -40,7 +40,7 @@ def measure(
         bundle: what to measure.
         dataset: its part gives the quality; without one, only the cost is measured.
         part: "valid" or "test".
-        k: length of the lists.
+        k: length of the lists that the cost is of; where ``quality`` has several, the longest.
         metrics: names from ``martlet.metrics.METRICS``.
         value: numeric column of the catalogue, for ``value_recall``.
         seen: whether the history may be shown again.
