@@ -2,37 +2,44 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import shutil
 import sys
 import tempfile
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
+
+import typer
 
 from martlet.cli.options import Config, Json
 from martlet.cli.output import print_json, print_table
 from martlet.core import MartletError, num_threads
 
-NEEDED = (
-    "numpy",
-    "numba",
-    "scipy",
-    "polars",
-    "pyarrow",
-    "safetensors",
-    "faiss-cpu",
-    "onnxruntime",
-    "uvicorn",
-    "msgspec",
-    "matplotlib",
-)
-OPTIONAL = {
-    "torch": "deep models; they are fitted with it, never served with it",
-    "ray": "more than one machine",
-    "connectorx": "logs in databases other than SQLite",
+NEEDED = {
+    "numpy": "numpy",
+    "numba": "numba",
+    "scipy": "scipy.linalg",
+    "polars": "polars",
+    "pyarrow": "pyarrow",
+    "threadpoolctl": "threadpoolctl",
+    "safetensors": "safetensors",
+    "msgspec": "msgspec",
+    "faiss-cpu": "faiss",
+    "onnxruntime": "onnxruntime",
+    "uvicorn": "uvicorn",
+    "uvloop": "uvloop",
+    "httptools": "httptools",
+    "typer": "typer",
+    "rich": "rich.table",
+    "matplotlib": "matplotlib",
 }
-_THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+"""What Martlet cannot do without: the module to import by the name to install it by."""
+OPTIONAL = {
+    "torch": ("'martlet[deep]'", "deep models; they are fitted with it, never served with it"),
+    "connectorx": ("connectorx", "logs in databases other than SQLite"),
+}
+"""What to install, and what for, by module."""
 
 
 class Check(NamedTuple):
@@ -50,11 +57,24 @@ def doctor(config: Config = None, json_: Json = False) -> None:
     if json_:
         print_json([check._asdict() for check in checks])
     else:
-        rows = [[c.state, c.name, c.found, c.advice] for c in checks]
-        print_table("Martlet on this machine", ["state", "what", "found", "advice"], rows)
+        _print(checks)
     bad = [check.name for check in checks if check.state == "bad"]
     if bad:
-        raise MartletError(f"not as it must be: {', '.join(bad)}; the advice stands beside each")
+        # Not raised: with --json the checks are the one document.
+        names = ", ".join(bad)
+        print(
+            f"martlet: not as it must be: {names}; the advice stands beside each", file=sys.stderr
+        )
+        raise typer.Exit(1)
+
+
+def _print(checks: list[Check]) -> None:
+    rows = [[check.state, check.name, check.found, check.advice] for check in checks]
+    try:
+        print_table("Martlet on this machine", ["state", "what", "found", "advice"], rows)
+    except ImportError:  # of what draws tables: told by one of the rows
+        for row in rows:
+            print("; ".join(filter(None, row)))
 
 
 def examine() -> list[Check]:
@@ -70,15 +90,48 @@ def _python() -> Check:
 
 
 def _libraries() -> list[Check]:
+    checks = []
+    for name, module in NEEDED.items():
+        if name == "uvloop" and sys.platform == "win32":
+            continue
+        check = _library(name, module)
+        if check is None:
+            check = Check(name, "bad", "missing", f"python -m pip install {name}")
+        checks.append(check)
+    return checks
+
+
+def _extras() -> list[Check]:
+    checks = []
+    for name, (install, purpose) in OPTIONAL.items():
+        check = _library(name, name)
+        if check is None:
+            advice = f"for {purpose}: python -m pip install {install}"
+            check = Check(name, "ok", "not installed, optional", advice)
+        elif check.state == "bad":
+            check = check._replace(state="warn")
+        checks.append(check)
+    return checks
+
+
+def _library(name: str, module: str) -> Check | None:
+    """Return what importing a library shows, which its metadata cannot; None if there is none."""
     from importlib.metadata import PackageNotFoundError, version
 
-    checks = []
-    for name in NEEDED:
-        try:
-            checks.append(Check(name, "ok", version(name)))
-        except PackageNotFoundError:
-            checks.append(Check(name, "bad", "missing", f"python -m pip install {name}"))
-    return checks
+    try:
+        found = version(name)
+    except PackageNotFoundError:
+        found = ""
+    try:
+        import_module(module)
+    except Exception as error:  # a library may fail in any way of its own
+        if not found and isinstance(error, ModuleNotFoundError):
+            return None
+        reason = (str(error).strip() or repr(error)).splitlines()[0]
+        what = " ".join(filter(None, [found, "cannot be imported"]))
+        cure = f"python -m pip install --force-reinstall {name}"
+        return Check(name, "bad", f"{what}: {reason}", cure)
+    return Check(name, "ok", found or "of unknown version")
 
 
 def _threads() -> list[Check]:
@@ -86,25 +139,42 @@ def _threads() -> list[Check]:
         ours = num_threads()
     except MartletError as error:
         return [Check("threads", "bad", str(error), "unset MARTLET_THREADS, or set a number")]
-    cores = os.cpu_count() or 1
+    cores = _cores()
     advice = f"set MARTLET_THREADS to {cores} or fewer" if ours > cores else ""
-    checks = [
-        Check("threads", "warn" if advice else "ok", f"{ours} of {cores} cores", advice),
-    ]
-    # Nested pools multiply: BLAS threads inside our own would fight for the same cores.
-    for pool in _pools():
-        state: Literal["ok", "warn"] = "ok" if pool["num_threads"] <= cores else "warn"
-        found = f"{pool['num_threads']} threads ({pool['internal_api']} {pool['version'] or ''})"
-        more = f"set {' and '.join(_THREAD_VARIABLES[:2])} to {cores}" if state == "warn" else ""
-        checks.append(Check(f"pool {pool['user_api']}", state, found.strip(), more))
+    checks = [Check("threads", "warn" if advice else "ok", f"{ours} of {cores} cores", advice)]
+    pools = _pools()
+    for kind in sorted({pool["user_api"] for pool in pools}):
+        largest = max((p for p in pools if p["user_api"] == kind), key=lambda p: p["num_threads"])
+        checks.append(_pool(largest, ours if kind == "blas" else 1, cores))
     return checks
 
 
-def _pools() -> list[dict[str, Any]]:
-    from threadpoolctl import threadpool_info
+def _pool(pool: dict[str, Any], callers: int, cores: int) -> Check:
+    """Nested pools multiply: each of our threads that calls BLAS may wake all threads of BLAS."""
+    name, each = f"pool {pool['user_api']}", pool["num_threads"]
+    found = f"{each} threads ({' '.join(filter(None, [pool['internal_api'], pool['version']]))})"
+    if callers * each <= cores:
+        return Check(name, "ok", found)
+    times = f" for each of our {callers}: up to {callers * each}" if callers > 1 else ""
+    advice = f"set OMP_NUM_THREADS and OPENBLAS_NUM_THREADS to {max(1, cores // callers)}"
+    but = ", but not to fit EASE, which is BLAS alone" if callers > 1 else ""
+    return Check(name, "warn", f"{found}{times} on {cores} cores", advice + but)
 
-    importlib.import_module("numpy")  # its BLAS is the pool to look at
-    return list(threadpool_info())
+
+def _cores() -> int:
+    """Return how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _pools() -> list[dict[str, Any]]:
+    """Return the thread pools of the libraries loaded; none where they cannot be loaded."""
+    try:
+        import_module("numpy")  # its BLAS is one to look at
+        return list(import_module("threadpoolctl").threadpool_info())
+    except ImportError:
+        return []
 
 
 def _memory() -> Check:
@@ -137,15 +207,3 @@ def _cache() -> Check:
             f"not writable ({error.strerror})",
             "set NUMBA_CACHE_DIR to a folder you may write to, or every start compiles anew",
         )
-
-
-def _extras() -> list[Check]:
-    from importlib.metadata import version
-
-    checks = []
-    for name, purpose in OPTIONAL.items():
-        if importlib.util.find_spec(name) is None:
-            checks.append(Check(name, "ok", f"not installed (optional: {purpose})"))
-        else:
-            checks.append(Check(name, "ok", version(name)))
-    return checks
