@@ -25,7 +25,7 @@ def new_folder(target: str | Path, *, proof: Sequence[str] = ()) -> Iterator[Pat
         OutputError: something else is there, or the disk refused the write.
     """
     target = _place(target)
-    with _stated(target):
+    with stated(target):
         check_replaceable(target, proof)
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = _folder_beside(target)
@@ -68,7 +68,7 @@ def new_file(target: str | Path) -> Iterator[Path]:
         OutputError: the disk refused the write.
     """
     target = _place(target)
-    with _stated(target):
+    with stated(target):
         if target.is_dir():
             raise OutputError(f"{target} is a folder: expected the name of a file to write")
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -144,7 +144,12 @@ def _place(target: str | Path) -> Path:
 
 
 @contextmanager
-def _stated(target: Path) -> Iterator[None]:
+def stated(target: str | Path) -> Iterator[None]:
+    """State what the system refuses while ``target`` is written.
+
+    Raises:
+        OutputError: in the place of an OSError.
+    """
     try:
         yield
     except OSError as error:

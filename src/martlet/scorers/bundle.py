@@ -23,6 +23,7 @@ from martlet.core import (
     Vocabulary,
     new_folder,
 )
+from martlet.core.files import stated
 from martlet.core.queries import Seen
 from martlet.scorers.popular import Popular
 from martlet.scorers.registry import Stored, knows, similar
@@ -284,8 +285,15 @@ class Bundle:
 
     @cached_property
     def manifest(self) -> Mapping[str, Any]:
-        """What ``manifest.json`` holds; a bundle not yet saved is written once to find out."""
-        with tempfile.TemporaryDirectory(prefix="martlet-") as folder:
+        """What ``manifest.json`` holds; a bundle not yet saved is written once to find out.
+
+        Raises:
+            OutputError: there is no room for temporary files.
+        """
+        with (
+            stated("temporary files"),
+            tempfile.TemporaryDirectory(prefix="martlet-") as folder,
+        ):
             return write_bundle(Path(folder), self)
 
     def save(self, folder: str | Path) -> None:

@@ -37,10 +37,18 @@ _DTYPES = {
 
 
 def write_tensors(path: Path, arrays: Mapping[str, Array]) -> None:
-    """Write arrays by name as one safetensors file; the same arrays give the same bytes."""
+    """Write arrays by name as one safetensors file; the same arrays give the same bytes.
+
+    Raises:
+        OSError: the disk refused the write.
+    """
+    from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
-    save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, path)
+    try:
+        save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, path)
+    except SafetensorError as error:  # a full disk too, and it is no OSError
+        raise OSError(f"{path.name}: {error}") from error
 
 
 def read_tensors(path: Path) -> dict[str, Array]:

@@ -1,8 +1,11 @@
 import json
+import subprocess
+import tempfile
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from safetensors import SafetensorError
 
 from martlet.core import CSR, BundleError, OutputError, QueryError, Text, Vocabulary
 from martlet.scorers.bundle import Bundle, Recommendation
@@ -175,6 +178,41 @@ def test_a_file_is_not_overwritten(tmp_path):
     (tmp_path / "b").write_text("mine")
     with pytest.raises(OutputError, match="b exists"):
         bundle().save(tmp_path / "b")
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 64 KB, for which root's rights are needed."""
+    place = tmp_path / "small"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", place]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("no right to mount a small file system here")
+    yield place
+    subprocess.run(["umount", place], check=True)
+
+
+def test_a_full_disk_is_stated_and_left_as_it_was(small_disk, monkeypatch):
+    bundle().save(small_disk / "b")
+    large = replace(bundle(), popularity=np.zeros(NUM_ITEMS << 12, np.float32))
+    with pytest.raises(OutputError, match=r"could not write .*b: .*No space left"):
+        large.save(small_disk / "b")
+    assert [path.name for path in small_disk.iterdir()] == ["b"]
+    assert Bundle.load(small_disk / "b").id == bundle().id
+    monkeypatch.setattr(tempfile, "tempdir", str(small_disk))
+    with pytest.raises(OutputError, match=r"could not write temporary files: .*No space left"):
+        assert large.id
+    assert [path.name for path in small_disk.iterdir()] == ["b"]
+
+
+def test_what_the_file_format_refuses_is_stated_on_any_disk(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("safetensors.numpy.save_file", refuse)
+    with pytest.raises(OutputError, match=r"could not write .*b: tables\.safetensors: I/O error"):
+        bundle().save(tmp_path / "b")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_folder_that_is_no_bundle_is_not_replaced(tmp_path):
