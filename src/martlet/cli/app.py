@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from martlet import __version__
 from martlet.cli import answer, data, doctor, make, weigh
 
 
@@ -64,6 +65,26 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+
+def _tell_version(asked: bool) -> None:
+    if asked:
+        print(f"martlet {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _first(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_tell_version, is_eager=True, help="Show the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """Hold what may stand before a verb."""
+
+
 logs = typer.Typer(help="Get public logs, look at a log, make one.", no_args_is_help=True)
 logs.command(cls=_ending(_logs))(data.get)
 logs.command()(data.describe)

@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from importlib.metadata import version
 
 import numpy as np
 import pytest
@@ -96,6 +97,13 @@ def test_wrong_usage_exits_2_and_a_stated_failure_1(place):
 
 def test_a_failure_is_a_document_too(place):
     assert "nowhere" in document("measure", place / "nowhere", code=1)["error"]
+
+
+def test_the_version():
+    assert run("--version").stdout == f"martlet {version('martlet')}\n"
+    assert "--version" in run("--help").stdout
+    done = run("--version", "no-such-verb")
+    assert done.stdout.startswith("martlet "), "it is told before anything else is looked at"
 
 
 def test_nothing_typed_shows_the_help():
