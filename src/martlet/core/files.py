@@ -31,7 +31,7 @@ def new_folder(target: str | Path, *, proof: Sequence[str] = ()) -> Iterator[Pat
         temporary = _folder_beside(target)
         try:
             yield temporary
-            os.chmod(temporary, 0o755)
+            _open_to_all(temporary)
             _swap(temporary, target)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -109,6 +109,12 @@ def _folder_beside(target: Path) -> Path:
     """Make a folder that tells whose it is: of which target, by which process."""
     prefix = f".{target.name}.{_MARK}{os.getpid()}-"
     return Path(tempfile.mkdtemp(prefix=prefix, dir=target.parent))
+
+
+def _open_to_all(folder: Path) -> None:
+    """Let everybody read: who serves is often not who wrote."""
+    for path in (folder, *folder.rglob("*")):
+        path.chmod(0o755 if path.is_dir() else 0o644)
 
 
 def _sweep(target: Path) -> None:

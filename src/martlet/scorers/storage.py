@@ -133,10 +133,11 @@ def read_manifest(folder: Path, *, verify: bool) -> dict[str, Any]:
     """Return the checked content of ``folder``'s manifest; with ``verify`` every file is hashed.
 
     Raises:
-        BundleError: no bundle is there, it is of another format, or a file is damaged, missing,
-            of another size or not of the bundle; the file is named.
+        BundleError: no bundle is there, it is of another format, or a file is damaged, missing, a
+            link, of another size or not of the bundle; the file is named.
     """
     path = folder / MANIFEST
+    _refuse_link(path)
     try:
         if path.stat().st_size > _MAX_MANIFEST_BYTES:
             raise ValueError(f"it is larger than {_MAX_MANIFEST_BYTES} bytes")
@@ -174,7 +175,8 @@ def _check_files(folder: Path, files: Mapping[str, tuple[int, str]], verify: boo
         path = folder / name
         if not _NAME.fullmatch(name) or name in UNCOVERED:
             raise BundleError(f"{folder / MANIFEST} names the file {name!r}: no bundle does")
-        if path.is_symlink() or not path.is_file():
+        _refuse_link(path)
+        if not path.is_file():
             raise BundleError(f"{path} is missing: copy the bundle again from where it was made")
         if path.stat().st_size != size or (verify and sha256(path) != digest):
             raise BundleError(
@@ -183,6 +185,13 @@ def _check_files(folder: Path, files: Mapping[str, tuple[int, str]], verify: boo
             )
     for name in sorted(_names(folder) - UNCOVERED - files.keys()):
         raise BundleError(f"{folder / name} does not belong to the bundle: remove it")
+
+
+def _refuse_link(path: Path) -> None:
+    if path.is_symlink():
+        raise BundleError(
+            f"{path} is a link, which no file of a bundle may be: put the file itself there"
+        )
 
 
 def _names(folder: Path) -> set[str]:

@@ -246,6 +246,13 @@ class TestFiles:
         assert (tmp_path / "out" / "file").read_text() == "two"
         assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
+    def test_everybody_may_read_what_is_written(self, tmp_path):
+        with new_folder(tmp_path / "out") as folder:
+            (folder / "sub").mkdir(mode=0o700)
+            (folder / "sub" / "file").touch(mode=0o600)
+        modes = {p.name: p.stat().st_mode & 0o777 for p in tmp_path.rglob("*")}
+        assert modes == {"out": 0o755, "sub": 0o755, "file": 0o644}
+
     def test_only_an_empty_folder_or_one_of_its_kind_is_replaced(self, tmp_path):
         out = tmp_path / "out"
         out.mkdir()
