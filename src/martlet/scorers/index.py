@@ -247,10 +247,16 @@ class FaissIVF:
         return {"nprobe": self.nprobe}
 
     def save(self, folder: Path) -> None:
-        """Write the faiss index."""
+        """Write the faiss index.
+
+        Raises:
+            OSError: the disk refused the write.
+        """
         import faiss
 
-        faiss.write_index(self.lists, str(folder / _FAISS))
+        # Through a file of Python's: faiss does not look whether the end of its own was written.
+        with open(folder / _FAISS, "wb") as file:
+            faiss.write_index(self.lists, faiss.PyCallbackIOWriter(file.write))
 
     @staticmethod
     def load(folder: Path, config: Mapping[str, Any], items: Table) -> FaissIVF:

@@ -10,12 +10,13 @@ from safetensors import SafetensorError
 from martlet.core import CSR, BundleError, OutputError, QueryError, Text, Vocabulary
 from martlet.scorers.bundle import Bundle, Recommendation
 from martlet.scorers.factors import Factors
+from martlet.scorers.index import FaissIVF
 from martlet.scorers.popular import Popular
 from martlet.scorers.projections import LinearFold, Lookup
 from martlet.scorers.saved import _readable, write_bundle
 from martlet.scorers.storage import read_tensors, write_manifest, write_tensors
 from martlet.scorers.table import Table
-from support.bundles import NUM_ITEMS, NUM_USERS, bundle, cascade, items
+from support.bundles import DIM, NUM_ITEMS, NUM_USERS, bundle, cascade, draw, items
 
 
 def test_known_users_bring_their_history():
@@ -203,6 +204,13 @@ def test_a_full_disk_is_stated_and_left_as_it_was(small_disk, monkeypatch):
     with pytest.raises(OutputError, match=r"could not write temporary files: .*No space left"):
         assert large.id
     assert [path.name for path in small_disk.iterdir()] == ["b"]
+
+
+def test_a_disk_too_full_for_an_index_is_stated(small_disk):
+    table = Table.of(draw("many items", 4096, DIM))
+    (small_disk / "rest").write_bytes(bytes(32 << 10))
+    with pytest.raises(OSError, match="No space left"):
+        FaissIVF.build(table, nlist=1).save(small_disk)
 
 
 def test_what_the_file_format_refuses_is_stated_on_any_disk(tmp_path, monkeypatch):
