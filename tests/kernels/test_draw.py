@@ -1,11 +1,20 @@
 """The drawing kernel: known random numbers, and each thing that it promises of a history."""
 
+from itertools import islice
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from martlet.kernels.draw import _at, _next, arcs, draw_histories
+from martlet.kernels.draw import (
+    _at,
+    _next,
+    arcs,
+    draw_histories,
+    draw_histories_reference,
+    numbers_reference,
+)
 
 EVEN = np.linspace(0, 1, 9)
 N = 40
@@ -40,8 +49,34 @@ def test_the_random_numbers_are_splitmix64s():
         4593380528125082431,
         16408922859458223821,
     ]
+    expected = [(number >> 11) * 2.0**-53 for number in known]
     state = np.array([1234567], np.uint64)
-    assert [_next(state) for _ in known] == [(number >> 11) * 2.0**-53 for number in known]
+    assert [_next(state) for _ in known] == expected
+    assert list(islice(numbers_reference(1234567), len(known))) == expected
+
+
+@given(
+    st.lists(st.integers(0, N), max_size=6),
+    st.integers(1, 3),
+    st.floats(0.002, 1),
+    st.sampled_from([0.0, 0.3]),
+    st.integers(0, 2**64 - 1),
+    st.integers(0, 2**40),
+)
+@settings(max_examples=60, deadline=None)
+def test_histories_are_the_reference(lengths, circles, width, repeat, seed, first):
+    """Up to the whole catalogue, where the tries run out."""
+    stream, users = np.random.default_rng(seed), len(lengths)
+    order, mass, guide = arcs(1 / np.arange(1, N + 1), circles, stream)
+    each = [stream.random(users) / 2, stream.random(users) / 2, 4 * stream.normal(size=users)]
+    curves = [np.array([0.0, *np.sort(stream.random(7)), 1.0]) for _ in range(2)]
+    given = (np.uint64(seed), first, np.array(lengths, np.int64), *each, *curves)
+    given += (np.append(np.sort(stream.random(circles - 1)), 1.0), width, repeat, order, mass)
+    rest = 4 * stream.normal(size=N), np.linspace(0.5, -0.5, N)
+    items, times = draw_histories(*given, guide, *rest)
+    expected, at = draw_histories_reference(*given, *rest)
+    np.testing.assert_array_equal(items, expected)
+    np.testing.assert_allclose(times, at, rtol=0, atol=1e-12)
 
 
 @given(st.lists(st.floats(0, 10), min_size=2, max_size=9), st.floats(0, 1))

@@ -97,7 +97,9 @@ def test_many_users_in_pieces(num_threads):
 @settings(deadline=None)
 def test_rows_are_counted_of_one_part_and_of_all(log):
     users, items, _ = log
-    first, every = np.zeros((2, SIZES[0]), np.int64)
-    events.count_rows(users, items.astype(np.int8), first, every)
-    assert first.tolist() == np.bincount(users[items == 0], minlength=SIZES[0]).tolist()
-    assert every.tolist() == np.bincount(users, minlength=SIZES[0]).tolist()
+    # On top of what was counted before.
+    found, expected = np.ones((2, 2, SIZES[0]), np.int64)
+    events.count_rows(users, items.astype(np.int8), *found)
+    events.count_rows_reference(users, items.astype(np.int8), *expected)
+    assert found.tolist() == expected.tolist()
+    assert expected[1].sum() == len(users) + SIZES[0]

@@ -1,18 +1,24 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from threadpoolctl import threadpool_limits
 
 from martlet.core import CSR
 from martlet.kernels.ials import (
     Objective,
     gram,
+    gram_reference,
     half_sweep,
     half_sweep_reference,
     loss,
     loss_reference,
     transpose,
+    transpose_reference,
     turn,
+    turn_reference,
 )
 
 
@@ -82,11 +88,34 @@ def test_the_loss_is_the_reference(system, exponent):
 @settings(deadline=None)
 def test_transposed_by_counting_as_by_sorting(system):
     matrix = system[0]
-    found, expected = transpose(matrix), matrix.transpose()
-    assert found.indptr.tolist() == expected.indptr.tolist()
-    assert found.indices.tolist() == expected.indices.tolist()
-    assert found.weights().tolist() == expected.weights().tolist()
-    assert found.num_cols == matrix.num_rows
+    for one in (matrix, replace(matrix, values=None)):
+        found = transpose(one)
+        for expected in (transpose_reference(one), one.transpose()):
+            assert found.indptr.tolist() == expected.indptr.tolist()
+            assert found.indices.tolist() == expected.indices.tolist()
+            assert found.weights().tolist() == expected.weights().tolist()
+            assert found.num_cols == expected.num_cols == matrix.num_rows
+
+
+@pytest.mark.parametrize(("m", "d"), [(0, 3), (1, 1), (7, 5), (4097, 4), (140_000, 3)])
+def test_the_gram_matrix_is_the_reference_and_its_digits_know_no_threads(m, d):
+    y = np.random.default_rng(6).normal(size=(m, d)).astype(np.float32)
+    with threadpool_limits(1, "blas"):
+        found = gram(y)
+        assert (gram(y, 2) == found).all()
+    np.testing.assert_allclose(found, gram_reference(y), rtol=1e-4, atol=1e-5 * max(m, 1))
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_turn_is_the_reference(threads):
+    rng = np.random.default_rng(7)
+    scale = 2.0 ** np.arange(6)  # so that no two columns are as long, and none can be exchanged
+    x, y = (rng.normal(size=(n, 6)).astype(np.float32) for n in (1100, 3000))
+    y = np.ascontiguousarray(y * scale, np.float32)
+    turned_x, turned_y, expected = turn_reference(x, y)
+    np.testing.assert_allclose(turn(x, y, threads), expected, rtol=1e-4)
+    np.testing.assert_allclose(np.abs(x), np.abs(turned_x), rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(np.abs(y), np.abs(turned_y), rtol=1e-3, atol=1e-2)
 
 
 @pytest.mark.parametrize(("n", "m", "d"), [(3, 2500, 5), (1, 2, 4), (0, 1, 1)])

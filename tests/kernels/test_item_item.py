@@ -6,7 +6,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from martlet.core import CSR, best, rng
-from martlet.kernels.item_item import neighbours, topk_item_item, topk_item_item_reference
+from martlet.kernels.item_item import (
+    neighbours,
+    neighbours_reference,
+    topk_item_item,
+    topk_item_item_reference,
+)
 
 
 def sparse(random, rows, cols, density=0.3):
@@ -100,25 +105,27 @@ def test_neighbours_are_the_largest_entries_of_the_gram_matrix(
     seed, users, n, top, diagonal, normed
 ):
     random = rng(seed, "neighbours")
-    dense, matrix = sparse(random, users, n)
+    _, matrix = sparse(random, users, n)
     norm = random.integers(1, 5, n).astype(np.float32) if normed else None
-    gram = dense.T @ dense
-    if norm is not None:
-        gram = gram / (np.outer(norm, norm) + np.float32(3))
-    gram = np.where(gram > 0, gram, -np.inf).astype(np.float32)
-    if not diagonal:
-        np.fill_diagonal(gram, -np.inf)
-    expected = best(gram, np.arange(n, dtype=np.int32)[None], top)
+    options = {"norm": norm, "shrink": 3.0, "diagonal": diagonal}
+    expected = neighbours_reference(matrix, top, **options)
     for threads in (1, 2):
-        found = neighbours(
-            matrix, top, norm=norm, shrink=3.0, diagonal=diagonal, num_threads=threads
-        )
-        for i in range(n):
-            kept = expected.item_row[i][expected.item_row[i] >= 0]
-            np.testing.assert_array_equal(found.row(i), np.sort(kept))
-            values = found.weights()[found.indptr[i] : found.indptr[i + 1]]
-            np.testing.assert_allclose(values, gram[i, np.sort(kept)], rtol=1e-6)
-    assert found.num_cols == n
+        found = neighbours(matrix, top, **options, num_threads=threads)
+        np.testing.assert_array_equal(found.indptr, expected.indptr)
+        np.testing.assert_array_equal(found.indices, expected.indices)
+        np.testing.assert_allclose(found.weights(), expected.weights(), rtol=1e-6)
+    assert found.num_cols == expected.num_cols == n
+
+
+def test_neighbours_worked_out_by_hand():
+    matrix = CSR.from_rows([[0, 1], [0, 1, 2], [2, 3]], 4)  # X^T X: 2 for 0 and 1, 1 for 0 and 2
+    norm = np.array([1, 2, 1, 1], np.float32)
+    for find in (neighbours, neighbours_reference):
+        assert [find(matrix, 1).row(i).tolist() for i in (0, 1)] == [[1], [0]]
+        near = find(matrix, 2, norm=norm, shrink=1.0)
+        assert near.row(0).tolist() == [1, 2]
+        np.testing.assert_allclose(near.weights()[:2], [2 / 3, 1 / 2], rtol=1e-6)
+        assert near.row(3).tolist() == [2], "none that no row joins"
 
 
 def test_offers_end_in_the_projects_order():

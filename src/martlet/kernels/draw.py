@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from martlet.kernels.jit import njit
 
 MAX_TRIES = 200  # then the next item on the map that the user has not met is taken
 TO_UNIT = 2.0**-53
+_64_BITS = (1 << 64) - 1
 F64 = NDArray[np.float64]
 I32 = NDArray[np.int32]
 U64 = NDArray[np.uint64]
@@ -143,6 +145,68 @@ def draw_histories(
             items[event] = item
         begin = end
     return items, times
+
+
+def numbers_reference(state: int) -> Iterator[float]:
+    """Yield what ``_next`` returns from a state on, in Python's whole numbers."""
+    while True:
+        state = (state + 0x9E3779B97F4A7C15) & _64_BITS
+        z = state
+        z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & _64_BITS
+        z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & _64_BITS
+        yield ((z ^ (z >> 31)) >> 11) * TO_UNIT
+
+
+def draw_histories_reference(
+    seed: np.uint64,
+    first_user: int,
+    lengths: NDArray[np.int64],
+    start: F64,
+    span: F64,
+    lean: F64,
+    position: F64,
+    tau: F64,
+    circle_share: F64,
+    width: float,
+    repeat_share: float,
+    order: I32,
+    mass: F64,
+    slope: F64,
+    level: F64,
+) -> tuple[I32, F64]:
+    """Return the same, a number at a time; places on a circle are searched for, so no guide."""
+    items: list[int] = []
+    times: list[F64] = []
+    for user, length in enumerate(lengths.tolist()):
+        stream = numbers_reference(
+            int(seed) ^ ((first_user + user) * 0xD1342543DE82EF95 & _64_BITS)
+        )
+        next(stream)
+        passed = np.cumsum([-np.log(1 - next(stream)) for _ in range(length + 1)])
+        share = np.interp(passed[:-1] / passed[-1], np.linspace(0, 1, len(position)), position)
+        times.append(start[user] + span[user] * share)
+        circle = int(np.searchsorted(circle_share, next(stream), side="right"))
+        centre = next(stream)
+        own: list[int] = []
+        for age in np.interp(times[-1], np.linspace(0, 1, len(tau)), tau) - 0.5:
+            if own and next(stream) < repeat_share:
+                own.append(own[int(next(stream) * len(own))])
+                continue
+            # How an item fares now and with this user, at most 0.
+            wish = slope * age - 0.5 * abs(slope) + lean[user] * level - 0.5 * abs(lean[user])
+            for _ in range(MAX_TRIES):
+                reach = np.exp(np.log(width) * next(stream))
+                y = (centre + reach * (next(stream) - 0.5)) % 1
+                place = min(int(np.searchsorted(mass[circle], y, side="right")), len(slope) - 1)
+                item = int(order[circle, place])
+                if item not in own and (wish[item] >= 0 or next(stream) < np.exp(wish[item])):
+                    break
+            else:
+                ahead = np.roll(order[circle], -place).tolist()
+                item = next((one for one in ahead if one not in own), ahead[-1])
+            own.append(item)
+        items += own
+    return np.array(items, np.int32), np.concatenate([*times, np.empty(0)])
 
 
 def arcs(

@@ -290,6 +290,12 @@ def count_rows(rows: Any, part: Any, first: Any, all_: Any) -> None:
             first[rows[at]] += 1
 
 
+def count_rows_reference(rows: Any, part: Any, first: Any, all_: Any) -> None:
+    """Add the same by NumPy's ``bincount``."""
+    all_ += np.bincount(rows, minlength=len(all_))
+    first += np.bincount(rows[part == 0], minlength=len(first))
+
+
 def shared_pairs(first: CSR, second: CSR, num_threads: int = 1) -> int:
     """Return how many different pairs of row and column stand in both. O(nnz) time."""
     found: list[int] = []

@@ -25,6 +25,7 @@ from martlet.kernels.jit import njit
 from martlet.kernels.parallel import spread
 
 F32 = NDArray[np.float32]
+F64 = NDArray[np.float64]
 
 _BLOCK = 1024  # rows turned or summed at a time: they stay in the cache
 _WORK = 1 << 14  # entries that are worth a thread
@@ -78,6 +79,13 @@ def turn(x: F32, y: F32, num_threads: int = 1) -> F32:
     return np.asarray(np.maximum(values[::-1], 0), np.float32)
 
 
+def turn_reference(x: F32, y: F32) -> tuple[F64, F64, F64]:
+    """Return the turned X, the turned Y and the diagonal in float64; a column's sign is free."""
+    values, vectors = np.linalg.eigh(gram_reference(y))
+    basis = vectors[:, ::-1]
+    return x @ basis, y @ basis, np.maximum(values[::-1], 0)
+
+
 def half_sweep(
     matrix: CSR,
     x: F32,
@@ -127,9 +135,7 @@ def half_sweep(
     spread(some, pieces, num_threads)
 
 
-def half_sweep_reference(
-    matrix: CSR, y: F32, dense: F32, reg: F32, *, offset: float = 0.0
-) -> NDArray[np.float64]:
+def half_sweep_reference(matrix: CSR, y: F32, dense: F32, reg: F32, *, offset: float = 0.0) -> F64:
     """Return the solutions that ``half_sweep`` moves towards, by ``numpy.linalg.solve``."""
     x = np.zeros((matrix.num_rows, y.shape[1]))
     weights = matrix.weights()
@@ -183,7 +189,15 @@ def transpose(matrix: CSR) -> CSR:
     return CSR(indptr, indices, values, matrix.num_rows)
 
 
-def gram(y: F32, num_threads: int = 1) -> NDArray[np.float64]:
+def transpose_reference(matrix: CSR) -> CSR:
+    """Return the same by a stable sort of the columns."""
+    order = np.argsort(matrix.indices, kind="stable")
+    indptr = np.searchsorted(matrix.indices[order], np.arange(matrix.num_cols + 1))
+    rows = matrix.row_numbers()[order]
+    return CSR(indptr.astype(np.int64), rows, matrix.weights()[order], matrix.num_rows)
+
+
+def gram(y: F32, num_threads: int = 1) -> F64:
     """Return the (d, d) Y^T Y; blocks of rows are summed in float64, in a fixed order."""
     size = max(4 * _BLOCK, -(-len(y) // 32))
     parts = np.zeros((-(-len(y) // size), y.shape[1], y.shape[1]), np.float32)
@@ -195,6 +209,12 @@ def gram(y: F32, num_threads: int = 1) -> NDArray[np.float64]:
 
     spread(some, len(parts), num_threads)
     return np.asarray(parts.sum(0, dtype=np.float64))
+
+
+def gram_reference(y: F32) -> F64:
+    """Return the same as one product in float64."""
+    wide = y.astype(np.float64)
+    return wide.T @ wide
 
 
 def _multiply(x: F32, basis: F32, num_threads: int) -> None:

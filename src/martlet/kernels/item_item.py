@@ -67,6 +67,30 @@ def neighbours(
     return CSR(indptr, rows[kept], values[kept], n)
 
 
+def neighbours_reference(
+    matrix: CSR,
+    top: int,
+    *,
+    norm: F32 | None = None,
+    shrink: float = 0.0,
+    diagonal: bool = False,
+) -> CSR:
+    """Return the same from the dense (n, n) product; weights above 0."""
+    n = matrix.num_cols
+    dense = np.zeros((matrix.num_rows, n), np.float32)
+    dense[matrix.row_numbers(), matrix.indices] = matrix.weights()
+    gram = dense.T @ dense
+    joined = gram > 0
+    if norm is not None:
+        gram = gram / (np.outer(norm, norm) + np.float32(shrink))
+    if not diagonal:
+        np.fill_diagonal(joined, False)
+    scores = np.where(joined, gram, -np.inf).astype(np.float32)
+    kept = best(scores, np.arange(n, dtype=np.int32)[None], top).item_row
+    rows = [np.sort(row[row >= 0]) for row in kept]
+    return CSR.from_rows(rows, n, [gram[i, row].tolist() for i, row in enumerate(rows)])
+
+
 @njit(cache=True, nogil=True)
 def _neighbours(
     users_of: Any, items_of: Any, norm: Any, shrink: Any, diagonal: bool,

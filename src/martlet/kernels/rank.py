@@ -11,7 +11,15 @@ from martlet.core import CSR, num_threads
 from martlet.kernels.jit import njit
 from martlet.kernels.parallel import spread
 from martlet.kernels.select import tie
-from martlet.kernels.topk import EVERYTHING, F32, GRAIN, I32, rows_of, score_pair
+from martlet.kernels.topk import (
+    EVERYTHING,
+    F32,
+    GRAIN,
+    I32,
+    rows_of,
+    score_pair,
+    topk_dot_reference,
+)
 
 
 def ranks_dot(
@@ -56,6 +64,30 @@ def ranks_dot(
 
     grain = max(1, GRAIN // max(1, n * len(items_t)))
     spread(users, size, num_threads() if threads is None else threads, grain)
+    return places, counts
+
+
+def ranks_dot_reference(
+    vectors: F32,
+    items_t: F32,
+    targets: CSR,
+    hidden: CSR | None = None,
+    allow: NDArray[np.bool_] | None = None,
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the same from each user's full list."""
+    size, n = len(vectors), items_t.shape[1]
+    places, counts = np.full(targets.nnz, -1, np.int64), np.zeros(size, np.int64)
+    for user in range(size):
+        shown = np.ones(n, np.bool_) if allow is None else allow.copy()
+        if hidden is not None:
+            shown[hidden.row(user)] = False
+        own = slice(*targets.indptr[user : user + 2])
+        shown[targets.indices[own]] = True
+        rows, _ = topk_dot_reference(vectors[user : user + 1], items_t, max(1, n), allow=shown)
+        full = rows[0][rows[0] >= 0]
+        place = np.full(n, -1, np.int64)
+        place[full] = np.arange(len(full))
+        places[own], counts[user] = place[targets.indices[own]], len(full)
     return places, counts
 
 
