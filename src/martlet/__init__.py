@@ -40,10 +40,12 @@ if TYPE_CHECKING:
     from martlet.models.ials import IALS as IALS
     from martlet.models.item_knn import ItemKNN as ItemKNN
     from martlet.models.popularity import Popularity as Popularity
+    from martlet.models.sasrec import SASRec as SASRec
     from martlet.scorers.bundle import Bundle as Bundle
     from martlet.scorers.imports import from_onnx as from_onnx
     from martlet.scorers.imports import from_vectors as from_vectors
     from martlet.serve.server import serve as serve
+    from martlet.train.run import Run as Run
 
 __version__ = "0.1.0"
 
@@ -64,6 +66,8 @@ _HOME = {
     "Popularity": "martlet.models.popularity",
     "Quantize": "martlet.compress.quantize",
     "RandomSplit": "martlet.data",
+    "Run": "martlet.train.run",
+    "SASRec": "martlet.models.sasrec",
     "TimeSplit": "martlet.data",
     "compress": "martlet.compress.compress",
     "evaluate": "martlet.measure.quality",

@@ -96,7 +96,8 @@ def explore_and_report(
 def _print_candidates(found: Exploration, title: str) -> None:
     from martlet.frontier.frontier import labels
 
-    costs = {"train_s": "train s", "p50_ms": "p50 ms", "p99_ms": "p99 ms", "scoring_mb": "tables MB"}
+    costs = {"train_s": "train s", "p50_ms": "p50 ms", "p99_ms": "p99 ms"}
+    costs["scoring_mb"] = "tables MB"
     rows = [
         [label, receipt.quality[found.quality], *(receipt.cost[name] for name in costs)]
         for label, receipt in zip(labels(found.receipts), found.receipts, strict=True)

@@ -37,6 +37,12 @@ def fit(
     ] = False,
     init: Annotated[Path | None, typer.Option(help="A bundle to start from.")] = None,
     teacher: Annotated[Path | None, typer.Option(help="A bundle to learn from.")] = None,
+    run: Annotated[
+        Path | None, typer.Option(help="Folder of a training's checkpoint, log and report.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the checkpoint in --run.")
+    ] = False,
     seed: Seed = 0,
     force: Force = False,
     config: Config = None,
@@ -44,10 +50,12 @@ def fit(
 ) -> None:
     """Fit a model and save its bundle."""
     from martlet.core import Dataset as Data
+    from martlet.models.fit import accepts
     from martlet.models.fit import fit as fit_spec
     from martlet.models.registry import spec
     from martlet.scorers.bundle import Bundle as Stored
     from martlet.scorers.saved import PROOF
+    from martlet.train.run import Run
 
     check_free(out, force, PROOF)
     one = spec(model, **assignments(set_))
@@ -55,8 +63,13 @@ def fit(
     data = data.with_valid_in_train() if with_valid else data
     first = None if init is None else Stored.load(init)
     master = None if teacher is None else Stored.load(teacher)
+    if resume and run is None:
+        raise typer.BadParameter("--resume needs --run, the folder to go on from")
     start = time.perf_counter()
-    bundle = fit_spec(one, data, seed=seed, init=first, teacher=master)
+    with progress(quiet=json_) as note:
+        stepwise = run is not None or "run" in accepts(one)
+        kept = Run(run, resume=resume, progress=note) if stepwise else None
+        bundle = fit_spec(one, data, seed=seed, init=first, teacher=master, run=kept)
     train_s = time.perf_counter() - start
     bundle.save(out)
     save_config(beside(out), context)

@@ -50,17 +50,13 @@ class Scorer(Protocol):
 
 
 class Spec(Protocol):
-    """A frozen set of hyper-parameters that can be fitted."""
+    """A frozen set of hyper-parameters that can be fitted.
 
-    def fit(
-        self,
-        dataset: Dataset,
-        *,
-        seed: int,
-        init: Any = None,
-        teacher: Any = None,
-        executor: Executor | None = None,
-    ) -> Scorer:
+    A class attribute ``accepts`` names what ``fit`` takes besides: "init" (a bundle to start from),
+    "teacher" (one to distil from), "executor", "run". Without it nothing is taken.
+    """
+
+    def fit(self, dataset: Dataset, *, seed: int, **given: Any) -> Scorer:
         """Return what was learnt from ``dataset.train``."""
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from martlet.core import CSR, Dataset, Executor, SpecError, num_threads
+from martlet.core import CSR, Dataset, SpecError, num_threads
 from martlet.scorers.item_item import ItemItem
 from martlet.scorers.table import Table
 
@@ -55,15 +55,7 @@ class EASE:
                 f"neighbours is {self.neighbours}: expected a whole number above 0, or none"
             )
 
-    def fit(
-        self,
-        dataset: Dataset,
-        *,
-        seed: int = 0,
-        init: Any = None,
-        teacher: Any = None,
-        executor: Executor | None = None,
-    ) -> ItemItem:
+    def fit(self, dataset: Dataset, *, seed: int = 0) -> ItemItem:
         """Return the regression weights.
 
         Dense: O(n^3) operations, 4 n^2 bytes. With m neighbours: O(n m^3) operations, O(n m) bytes.

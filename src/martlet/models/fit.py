@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from martlet.core import DataError, Dataset, Executor, Spec
+from martlet.core import DataError, Dataset, Executor, Spec, SpecError
 from martlet.models.registry import name_of
 
 if TYPE_CHECKING:
     from martlet.scorers.bundle import Bundle
+    from martlet.train.run import Run
 
 _RECORDED = ("martlet", "numpy", "numba", "scipy")
 
@@ -26,6 +27,7 @@ def fit(
     init: Bundle | None = None,
     teacher: Bundle | None = None,
     executor: Executor | None = None,
+    run: Run | None = None,
 ) -> Bundle:
     """Return the bundle of ``spec`` fitted on ``dataset.train``; nothing else of it is learnt from.
 
@@ -36,12 +38,14 @@ def fit(
         init: a bundle to start from.
         teacher: a bundle to distil from.
         executor: where the work runs; None is this machine.
+        run: where a training by gradient is kept, resumed and watched.
 
     Returns:
         A bundle whose first line of lineage says what was fitted on what.
 
     Raises:
         DataError: train holds no events.
+        SpecError: the model takes no ``init``, ``teacher``, ``executor`` or ``run``.
     """
     from martlet.scorers.bundle import Bundle
 
@@ -51,7 +55,14 @@ def fit(
             "the train part holds no events: expected at least one; "
             "use a gentler cleaning, or a smaller share for validation and test"
         )
-    scorer: Any = spec.fit(dataset, seed=seed, init=init, teacher=teacher, executor=executor)
+    given = {"init": init, "teacher": teacher, "executor": executor, "run": run}
+    given = {name: value for name, value in given.items() if value is not None}
+    for name in given:
+        if name not in accepts(spec):
+            raise SpecError(
+                f"{name_of(spec)} takes no {name}: it is fitted at once, from the train part alone"
+            )
+    scorer: Any = spec.fit(dataset, seed=seed, **given)
     line = {
         "spec": name_of(spec),
         "params": asdict(spec),  # type: ignore[call-overload]
@@ -74,6 +85,11 @@ def fit(
         catalogue=dataset.catalogue,
         lineage=(line,),
     )
+
+
+def accepts(spec: Spec) -> tuple[str, ...]:
+    """Return what the spec's ``fit`` takes beside the dataset and the seed."""
+    return tuple(getattr(spec, "accepts", ()))
 
 
 def versions() -> dict[str, str]:

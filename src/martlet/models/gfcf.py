@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from martlet.core import CSR, Dataset, Executor, SpecError, num_threads, rng
+from martlet.core import CSR, Dataset, SpecError, num_threads, rng
 from martlet.scorers.item_item import ItemItem, LowRank
 from martlet.scorers.table import Table
 
@@ -44,15 +43,7 @@ class GFCF:
         if not self.ideal >= 0:
             raise SpecError(f"ideal is {self.ideal}: expected a number of at least 0")
 
-    def fit(
-        self,
-        dataset: Dataset,
-        *,
-        seed: int = 0,
-        init: Any = None,
-        teacher: Any = None,
-        executor: Executor | None = None,
-    ) -> ItemItem:
+    def fit(self, dataset: Dataset, *, seed: int = 0) -> ItemItem:
         """Return the two filters.
 
         O(sum over users of |history|^2 + nnz rank + n rank^2) time, O(n (keep + rank)) memory.

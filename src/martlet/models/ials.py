@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from martlet.core import CSR, Dataset, Executor, SpecError, num_threads, rng
+from martlet.core import CSR, Dataset, SpecError, num_threads, rng
 from martlet.scorers.factors import Factors
 from martlet.scorers.projections import IALSFold
 from martlet.scorers.table import Table
@@ -67,24 +67,11 @@ class IALS:
         if not 0 < self.relax < 2:
             raise SpecError(f"relax is {self.relax}: expected a number above 0 and below 2")
 
-    def fit(
-        self,
-        dataset: Dataset,
-        *,
-        seed: int = 0,
-        init: Any = None,
-        teacher: Any = None,
-        executor: Executor | None = None,
-    ) -> Factors:
+    def fit(self, dataset: Dataset, *, seed: int = 0) -> Factors:
         """Return the item vectors, with the projection that gives any history its user vector.
 
         O(iterations ((steps + 1) nnz d + (users + items) d^2)).
-
-        Raises:
-            SpecError: ``init`` or ``teacher`` is given: there is nothing to start from.
         """
-        if init is not None or teacher is not None:
-            raise SpecError("ials starts from random vectors: it takes no init and no teacher")
         matrix = dataset.train.matrix
         if not self.weighted:
             matrix = CSR(matrix.indptr, matrix.indices, None, matrix.num_cols)

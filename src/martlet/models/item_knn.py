@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from martlet.core import CSR, Dataset, Executor, SpecError, num_threads
+from martlet.core import CSR, Dataset, SpecError, num_threads
 from martlet.scorers.item_item import ItemItem
 from martlet.scorers.table import Table
 
@@ -50,15 +50,7 @@ class ItemKNN:
         if self.weighting not in ("none", "tf-idf", "bm25"):
             raise SpecError(f"weighting is {self.weighting!r}: expected none, tf-idf or bm25")
 
-    def fit(
-        self,
-        dataset: Dataset,
-        *,
-        seed: int = 0,
-        init: Any = None,
-        teacher: Any = None,
-        executor: Executor | None = None,
-    ) -> ItemItem:
+    def fit(self, dataset: Dataset, *, seed: int = 0) -> ItemItem:
         """Return the nearest neighbours of each item.
 
         O(sum over users of |history|^2) time, O(n neighbours + threads n) memory.

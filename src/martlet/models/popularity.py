@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from martlet.core import DataError, Dataset, Executor, SpecError
+from martlet.core import DataError, Dataset, SpecError
 from martlet.scorers.popular import Popular
 from martlet.scorers.table import Table
 
@@ -37,15 +36,7 @@ class Popularity:
                 "or none to count all events alike"
             )
 
-    def fit(
-        self,
-        dataset: Dataset,
-        *,
-        seed: int = 0,
-        init: Any = None,
-        teacher: Any = None,
-        executor: Executor | None = None,
-    ) -> Popular:
+    def fit(self, dataset: Dataset, *, seed: int = 0) -> Popular:
         """Return the popularity of each item in train. O(events).
 
         Raises:

@@ -18,6 +18,7 @@ _OWN = {
     "ease": "martlet.models.ease:EASE",
     "gfcf": "martlet.models.gfcf:GFCF",
     "ials": "martlet.models.ials:IALS",
+    "sasrec": "martlet.models.sasrec:SASRec",
 }
 
 
@@ -46,7 +47,14 @@ def spec_class(name: str) -> type[Any]:
     if name not in _known():
         raise SpecError(f"no model is called {name!r}: expected one of {', '.join(names())}")
     module, attribute = _known()[name].split(":")
-    return getattr(import_module(module), attribute)  # type: ignore[no-any-return]
+    try:
+        return getattr(import_module(module), attribute)  # type: ignore[no-any-return]
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        raise SpecError(
+            f"{name} is trained with torch, which is not installed: pip install 'martlet[deep]'"
+        ) from error
 
 
 def spec(name: str, **params: Any) -> Spec:

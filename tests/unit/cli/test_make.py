@@ -50,7 +50,7 @@ def test_a_bundle_that_is_not_there_is_named(place, tmp_path, option):
 @pytest.mark.parametrize("option", ["--init", "--teacher"])
 def test_a_model_says_when_it_takes_no_bundle(place, tmp_path, option):
     words = ("fit", place / "data", option, place / "b", "--out", tmp_path / "a")
-    assert "ials starts from random vectors" in run(*words, code=1).stderr
+    assert "it is fitted at once, from the train part alone" in run(*words, code=1).stderr
     assert not list(tmp_path.iterdir())
 
 
@@ -62,3 +62,16 @@ def test_compress(place, tmp_path):
     assert "scoring_mb 0." in run(*words, tmp_path / "b").stdout
     words = ("compress", place / "b", "--with", "index:ivf", "--data", place / "data", "--out")
     assert document(*words, tmp_path / "c")["bundle"] == str(tmp_path / "c")
+
+
+def test_a_training_is_kept_and_resumed(place, tmp_path):
+    words = ("fit", place / "data", "--model", "sasrec", "--set", "dim=8", "--set", "epochs=2")
+    run(*words, "--resume", "--out", tmp_path / "x", code=2)
+    made = document(*words, "--run", tmp_path / "run", "--out", tmp_path / "a")
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {
+        "checkpoint.safetensors", "log.jsonl", "report.json",
+    }  # fmt: skip
+    again = document(*words, "--run", tmp_path / "run", "--resume", "--out", tmp_path / "b")
+    assert again["id"] == made["id"]
+    told = run("fit", place / "data", "--run", tmp_path / "run", "--out", tmp_path / "c", code=1)
+    assert "ials takes no run: it is fitted at once" in told.stderr

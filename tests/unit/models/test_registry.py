@@ -1,5 +1,7 @@
 """Specs by name, and what they are fitted into."""
 
+import sys
+
 import numpy as np
 import pytest
 
@@ -87,3 +89,18 @@ def test_what_was_merged_into_train_cannot_be_measured_on():
     with pytest.raises(DataError, match="was trained on"):
         evaluate(bundle, data, part="valid")
     assert evaluate(fit(Popularity(), data), data, part="valid").num_users == 2
+
+
+@pytest.mark.parametrize("name", ["init", "teacher", "executor", "run"])
+@pytest.mark.parametrize("model", ["popularity", "item-knn", "ease", "gfcf", "ials"])
+def test_what_a_model_cannot_use_is_refused(model, name):
+    with pytest.raises(SpecError, match=f"{model} takes no {name}: it is fitted at once"):
+        fit(spec(model), dataset(), **{name: object()})
+
+
+def test_a_model_whose_library_is_missing_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    monkeypatch.delitem(sys.modules, "martlet.models.sasrec", raising=False)
+    monkeypatch.delitem(sys.modules, "martlet.train.next_item", raising=False)
+    with pytest.raises(SpecError, match=r"pip install 'martlet\[deep\]'"):
+        spec("sasrec")

@@ -1,0 +1,1 @@
+"""One loop for all that is trained by gradient: batches, losses, checkpoints, export."""

@@ -1,0 +1,63 @@
+"""The state of a run in one file: safetensors with JSON in its header, written whole or not."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.optim import Optimizer
+
+from martlet.core import DataError, new_file
+
+
+def save(path: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
+    """Write named tensors and plain JSON.
+
+    Raises:
+        OutputError: the disk refused the write; the checkpoint before is still there.
+    """
+    with new_file(path) as target:
+        apart = {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
+        save_file(apart, target, {"state": json.dumps(dict(state))})
+
+
+def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return what ``save`` wrote.
+
+    Raises:
+        DataError: the file is damaged.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            state = json.loads(file.metadata()["state"])
+            return {name: file.get_tensor(name) for name in file.keys()}, state  # noqa: SIM118
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{path} is no readable checkpoint ({error}): expected one that a run wrote; "
+            "remove it to train from the start"
+        ) from error
+
+
+def optimizer_tensors(optimizer: Optimizer) -> dict[str, Tensor]:
+    """Return the moments of an optimizer by name."""
+    return {
+        f"{number}.{key}": torch.as_tensor(value)
+        for number, held in optimizer.state_dict()["state"].items()
+        for key, value in held.items()
+        if value is not None
+    }
+
+
+def restore_optimizer(optimizer: Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Give an optimizer over the same parameters its moments back."""
+    held: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        number, key = name.split(".", 1)
+        held.setdefault(int(number), {})[key] = tensor
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": held})

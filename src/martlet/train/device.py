@@ -1,0 +1,23 @@
+"""Where the dense arithmetic runs."""
+
+from __future__ import annotations
+
+import torch
+
+from martlet.core import SpecError
+
+
+def device_of(name: str) -> torch.device:
+    """Return the device called ``name``; "auto" takes a GPU where there is one.
+
+    Raises:
+        SpecError: no such device here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise SpecError(f"there is no device {name!r} here ({error}): use auto or cpu") from error
+    return device

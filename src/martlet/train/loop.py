@@ -1,0 +1,298 @@
+"""The one loop: batches in, steps taken, figures watched, the best parameters kept."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import queue
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from martlet.core import DataError, MartletError, num_threads
+from martlet.train import checkpoint
+from martlet.train.plan import Plan
+from martlet.train.run import Clock, Epoch, Report, Run, Stopped, stop_on_signal
+
+_AHEAD = 4  # batches that are made ready while the network works
+
+
+class Diverged(MartletError):
+    """The loss is no finite number."""
+
+
+class Task(Protocol):
+    """What is trained, as the loop sees it."""
+
+    @property
+    def network(self) -> nn.Module:
+        """What is trained."""
+
+    @property
+    def figure(self) -> str:
+        """Name of the validation figure."""
+
+    def batches(self, epoch: int) -> Sequence[Any]:
+        """Return what stands for each batch of an epoch: a function of the seed and ``epoch``."""
+
+    def take(self, batch: Any, step: int) -> Any:
+        """Return the tensors of a batch; runs in a thread beside the network."""
+
+    def loss(self, tensors: Any) -> tuple[Tensor, int]:
+        """Return the mean loss of a batch, and the number of its targets."""
+
+    def validate(self) -> float | None:
+        """Return the validation figure, larger is better; None where there is nothing to ask."""
+
+    def describe(self, batch: Any) -> str:
+        """Return which rows of the data a batch holds, for an error message."""
+
+
+def train(task: Task, plan: Plan, *, seed: int, key: str, run: Run | None = None) -> Report:
+    """Train ``task.network`` in place, and leave the best parameters in it.
+
+    Batches, negatives and dropout are functions of the seed and the step, so a run that is killed
+    and resumed ends with the same digits as one that was not.
+
+    Args:
+        task: network, batches, loss and validation.
+        plan: hyper-parameters.
+        seed: drives all that is random.
+        key: tells runs apart; a checkpoint of another key is refused.
+        run: where it is kept and who watches.
+
+    Raises:
+        Diverged: the loss is no finite number.
+        Stopped: a signal came; the checkpoint is written.
+        DataError: a checkpoint of another run.
+    """
+    torch.set_num_threads(num_threads())
+    run = run or Run()
+    state = _State(task, plan, key, run)
+    with stop_on_signal() as stop:
+        while not state.ended:
+            state.epoch(seed, stop)
+    return state.finish()
+
+
+class _State:
+    """Everything that a checkpoint holds."""
+
+    def __init__(self, task: Task, plan: Plan, key: str, run: Run) -> None:
+        self.task, self.plan, self.key, self.run = task, plan, key, run
+        self.parameters = [p for p in task.network.parameters() if p.requires_grad]
+        self.optimizer = optimizer_of(plan, self.parameters)
+        self.per_epoch = len(task.batches(0))
+        self.step, self.loss_sum, self.targets, self.seconds = 0, 0.0, 0, 0.0
+        self.epochs: list[Epoch] = []
+        self.best: dict[str, Tensor] = {}
+        self.clock = Clock(run)
+        if run.resume and run.checkpoint is not None and run.checkpoint.exists():
+            self._load()
+
+    @property
+    def best_epoch(self) -> int:
+        """Number of the best epoch so far; the last where there is no figure."""
+        figures = [-math.inf if e.figure is None else e.figure for e in self.epochs]
+        top = max(figures)
+        return figures.index(top) if top > -math.inf else len(figures) - 1
+
+    @property
+    def ended(self) -> str:
+        """Why there is nothing left to do; "" while there is."""
+        patience = self.plan.patience
+        if self.epochs and patience and len(self.epochs) - 1 - self.best_epoch >= patience:
+            return "early"
+        return "epochs" if len(self.epochs) >= self.plan.epochs else ""
+
+    def epoch(self, seed: int, stop: threading.Event) -> None:
+        """Take the steps that are left of the current epoch, then validate."""
+        task, number = self.task, len(self.epochs)
+        batches = task.batches(number)
+        task.network.train()
+        left = batches[self.step - number * self.per_epoch :]
+        begin = time.perf_counter()
+        for batch, tensors in _ahead(task, left, self.step):
+            torch.manual_seed(_mixed(seed, self.step))
+            loss, count = task.loss(tensors)
+            value = float(loss.detach())
+            if not math.isfinite(value):
+                raise Diverged(
+                    f"the loss became {value} at step {self.step + 1} (epoch {number + 1}), on "
+                    f"{task.describe(batch)}: lower the rate (now {self.plan.rate:g}), set clip "
+                    "to 1, or look for extreme values in these rows"
+                )
+            self._move(loss)
+            self.step += 1
+            self.loss_sum, self.targets = self.loss_sum + value * count, self.targets + count
+            if stop.is_set() or self.clock.due(self.step):
+                now = time.perf_counter()
+                self.seconds, begin = self.seconds + now - begin, now
+                self._save()
+                if stop.is_set():
+                    self._stopped()
+            self._tell(number, begin)
+        self.seconds += time.perf_counter() - begin
+        self._close()
+
+    def finish(self) -> Report:
+        """Put the best parameters into the network, and write the report."""
+        self.task.network.load_state_dict(self.best)
+        self.task.network.eval()
+        count = sum(p.numel() for p in self.task.network.parameters())
+        figure = self.task.figure
+        report = Report(tuple(self.epochs), self.best_epoch, figure, count, self.ended)
+        self.run.keep(report)
+        return report
+
+    def _move(self, loss: Tensor) -> None:
+        rate = self.plan.rate * self._share()
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        if self.plan.clip:
+            nn.utils.clip_grad_norm_(self.parameters, self.plan.clip)
+        self.optimizer.step()
+
+    def _share(self) -> float:
+        """Return the share of the rate that the schedule leaves at this step."""
+        plan, total = self.plan, self.plan.epochs * self.per_epoch
+        warm = plan.warmup * total
+        if self.step < warm:
+            return (self.step + 1) / warm
+        done = (self.step - warm) / max(1.0, total - warm)
+        match plan.schedule:
+            case "cosine":
+                return 0.5 * (1 + math.cos(math.pi * done))
+            case "exponential":
+                return float(0.1**done)
+            case "plateau":
+                stale = len(self.epochs) - 1 - self.best_epoch if self.epochs else 0
+                return float(0.5 ** (stale // 2))
+        return 1.0
+
+    def _close(self) -> None:
+        """End an epoch: validate, keep the best, log."""
+        self.task.network.eval()
+        with torch.inference_mode():
+            figure = self.task.validate()
+        loss, speed = self.loss_sum / max(1, self.targets), self.targets / max(self.seconds, 1e-9)
+        self.epochs.append(Epoch(loss, figure, self.seconds, speed))
+        self.loss_sum, self.targets, self.seconds = 0.0, 0, 0.0
+        if self.best_epoch == len(self.epochs) - 1:
+            self.best = {k: v.clone() for k, v in self.task.network.state_dict().items()}
+        line = {"epoch": len(self.epochs), "step": self.step, **self.epochs[-1]._asdict()}
+        self.run.log(line)
+        if self.run.checkpoint is not None:
+            self._save()
+
+    def _tell(self, number: int, begin: float) -> None:
+        if self.run.progress is None:
+            return
+        seconds = self.seconds + time.perf_counter() - begin
+        words = f"loss {self.loss_sum / self.targets:.4f}"
+        if self.epochs and self.epochs[-1].figure is not None:
+            words += f", {self.task.figure} {self.epochs[-1].figure:.4f}"
+        words += f", {self.targets / max(seconds, 1e-9):,.0f} rows/s"
+        step = f"train: epoch {number + 1}, {words}"
+        self.run.progress(step, self.step, self.plan.epochs * self.per_epoch)
+
+    def _stopped(self) -> None:
+        where = self.run.checkpoint
+        after = "nothing is kept: no run folder was given"
+        if where is not None:
+            after = f"{where} is saved: go on with resume"
+        raise Stopped(f"stopped after step {self.step}; {after}")
+
+    def _save(self) -> None:
+        if self.run.checkpoint is None:
+            return
+        tensors = {f"network.{k}": v for k, v in self.task.network.state_dict().items()}
+        tensors |= {f"best.{k}": v for k, v in self.best.items()}
+        tensors |= {f"optimizer.{k}": v for k, v in
+                    checkpoint.optimizer_tensors(self.optimizer).items()}  # fmt: skip
+        state = {
+            "key": self.key,
+            "step": self.step,
+            "sums": [self.loss_sum, self.targets, self.seconds],
+            "epochs": [epoch._asdict() for epoch in self.epochs],
+        }
+        checkpoint.save(self.run.checkpoint, tensors, state)
+
+    def _load(self) -> None:
+        assert self.run.checkpoint is not None
+        tensors, state = checkpoint.load(self.run.checkpoint)
+        if state["key"] != self.key:
+            raise DataError(
+                f"{self.run.checkpoint} belongs to a run of other settings, data or seed: resume "
+                "with the same ones, or choose another folder"
+            )
+        parts: dict[str, dict[str, Tensor]] = {"network": {}, "best": {}, "optimizer": {}}
+        for name, tensor in tensors.items():
+            part, own = name.split(".", 1)
+            parts[part][own] = tensor
+        self.task.network.load_state_dict(parts["network"])
+        self.best = parts["best"]
+        checkpoint.restore_optimizer(self.optimizer, parts["optimizer"])
+        self.step = state["step"]
+        self.loss_sum, self.targets, self.seconds = state["sums"]
+        self.epochs = [Epoch(**epoch) for epoch in state["epochs"]]
+
+
+def optimizer_of(plan: Plan, parameters: Sequence[nn.Parameter]) -> Optimizer:
+    """Return the optimizer of a plan; its rate is set before each step."""
+    if plan.optimizer == "sgd":
+        return torch.optim.SGD(parameters, plan.rate, weight_decay=plan.weight_decay, fused=True)
+    kind = torch.optim.AdamW if plan.optimizer == "adamw" else torch.optim.Adam
+    return kind(parameters, plan.rate, weight_decay=plan.weight_decay, fused=True)
+
+
+def fingerprint(*parts: object) -> str:
+    """Return a short hash of what makes a run the same run."""
+    return hashlib.sha256("\n".join(map(repr, parts)).encode()).hexdigest()[:16]
+
+
+def _mixed(seed: int, step: int) -> int:
+    digest = hashlib.blake2b(f"{seed}/dropout/{step}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
+def _ahead(task: Task, batches: Sequence[Any], step: int) -> Iterator[tuple[Any, Any]]:
+    """Yield (batch, tensors); a thread makes the tensors ready, a few batches ahead."""
+    ready: queue.Queue[Any] = queue.Queue(_AHEAD)
+    left = threading.Event()
+
+    def put(what: Any) -> None:
+        while not left.is_set():
+            try:
+                ready.put(what, timeout=0.1)
+                return
+            except queue.Full:
+                continue
+
+    def work() -> None:
+        try:
+            for number, batch in enumerate(batches):
+                if left.is_set():
+                    return
+                put((batch, task.take(batch, step + number)))
+            put(None)
+        except BaseException as error:
+            put(error)
+
+    worker = threading.Thread(target=work, name="martlet-batches", daemon=True)
+    worker.start()
+    try:
+        while (found := ready.get()) is not None:
+            if isinstance(found, BaseException):
+                raise found
+            yield found
+    finally:
+        left.set()
+        worker.join()

@@ -1,0 +1,124 @@
+"""What is minimized. Each loss is a mean over its rows, and every gradient is checked by tests."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+_CHUNK_VALUES = 1 << 20  # logits held at a time: 4 MB, which a core's cache still feeds well
+
+
+def squared(score: Tensor, label: Tensor) -> Tensor:
+    """Return the mean of (score - label)^2."""
+    return F.mse_loss(score, label)
+
+
+def logistic(score: Tensor, label: Tensor) -> Tensor:
+    """Return the mean cross-entropy of labels in [0, 1] and the logistic function of the scores."""
+    return F.binary_cross_entropy_with_logits(score, label)
+
+
+def bpr(positive: Tensor, negative: Tensor) -> Tensor:
+    """Return the mean of -log sigmoid(positive - negative).
+
+    **Source**: Rendle et al., "BPR: Bayesian Personalized Ranking from Implicit Feedback" (2009).
+
+    Args:
+        positive: (T,) scores of what was met.
+        negative: (T, m) scores of what was not.
+    """
+    return F.softplus(negative - positive[:, None]).mean()
+
+
+def gbce(positive: Tensor, negative: Tensor, share: float, calibration: float = 0.75) -> Tensor:
+    """Return the generalized binary cross-entropy of one positive and m negatives a row.
+
+    Sampling few negatives makes a model too sure; sigmoid(positive)^beta takes that back.
+
+    **Source**: Petrov and Macdonald, "gSASRec: Reducing Overconfidence in Sequential
+    Recommendation Trained with Negative Sampling" (2023), equation 7.
+
+    Args:
+        positive: (T,) scores.
+        negative: (T, m) scores of items drawn evenly.
+        share: m over the items that could be drawn.
+        calibration: 0 is plain binary cross-entropy, 1 undoes the sampling.
+    """
+    beta = share * (calibration * (1 - 1 / share) + 1 / share)
+    terms = beta * F.softplus(-positive) + F.softplus(negative).sum(1)
+    return terms.mean() / (1 + negative.shape[1])
+
+
+def softmax(vectors: Tensor, items: Tensor, target: Tensor) -> Tensor:
+    """Return the mean cross-entropy over the whole catalogue, in bounded memory. O(T n d).
+
+    The (T, n) logits are never held: a few rows at a time are scored, turned into probabilities
+    and folded into both gradients at once, so nothing is computed again in the backward pass.
+
+    Args:
+        vectors: (T, d) float32, of the users.
+        items: (n, d) float32.
+        target: (T,) int64 rows of ``items``.
+    """
+    loss: Tensor = _Softmax.apply(vectors, items, target)  # type: ignore[no-untyped-call]
+    return loss
+
+
+def sampled_softmax(
+    positive: Tensor, negative: Tensor, log_q_positive: Tensor, log_q: Tensor, hit: Tensor
+) -> Tensor:
+    """Return the mean cross-entropy among a target and m drawn items, corrected for the drawing.
+
+    **Source**: Bengio and Senécal (2008); the correction is that of Yi et al., "Sampling-Bias-
+    Corrected Neural Modeling for Large Corpus Item Recommendations" (2019).
+
+    Args:
+        positive: (T,) scores.
+        negative: (T, m) scores.
+        log_q_positive: (T,) logarithm of how often each target is drawn.
+        log_q: (m,) the same of the drawn items.
+        hit: (T, m) bool: the drawn item is the target itself, and counts for nothing.
+    """
+    drawn = (negative - log_q).masked_fill(hit, -torch.inf)
+    logits = torch.cat([(positive - log_q_positive)[:, None], drawn], 1)
+    return (torch.logsumexp(logits, 1) - logits[:, 0]).mean()
+
+
+class _Softmax(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, vectors: Tensor, items: Tensor, target: Tensor) -> Tensor:
+        count, size = len(vectors), len(items)
+        chunk = max(16, min(count, _CHUNK_VALUES // size))
+        wanted = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
+        of_vectors, of_items = torch.empty_like(vectors), torch.zeros_like(items)
+        buffer = items.new_empty(chunk, size)
+        total = items.new_zeros((), dtype=torch.float64)
+        for start in range(0, count, chunk):
+            rows, aim = vectors[start : start + chunk], target[start : start + chunk]
+            logits = torch.mm(rows, items.T, out=buffer[: len(rows)])
+            hit = logits.gather(1, aim[:, None])
+            most = logits.amax(1, keepdim=True)
+            logits.sub_(most).exp_()
+            mass = logits.sum(1, keepdim=True)
+            total += (mass.log() + most - hit).sum(dtype=torch.float64)
+            if wanted:
+                # Probabilities are never divided out: the mass goes to the short side of each
+                # product, (chunk, d) in place of (chunk, n).
+                torch.div(logits @ items, mass, out=of_vectors[start : start + chunk])
+                of_items.addmm_(logits.T, rows / mass)
+        if wanted:
+            of_vectors -= items[target]
+            of_items.index_add_(0, target, vectors, alpha=-1)
+        ctx.save_for_backward(of_vectors, of_items)
+        return (total / max(1, count)).to(items.dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
+        of_vectors, of_items = ctx.saved_tensors
+        scale = gradient / max(1, len(of_vectors))
+        return of_vectors * scale, of_items * scale, None

@@ -1,0 +1,250 @@
+"""What every sequence model shares: item vectors, batches, losses, validation and export."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from martlet.core import CSR, DataError, Dataset, Queries, SpecError
+from martlet.metrics import Tally
+from martlet.scorers.bundle import Bundle
+from martlet.scorers.network import Network
+from martlet.scorers.search import topk_vectors
+from martlet.scorers.table import Table
+from martlet.train import losses
+from martlet.train.device import device_of
+from martlet.train.export import to_onnx
+from martlet.train.loop import fingerprint, train
+from martlet.train.negatives import Negatives
+from martlet.train.plan import Plan
+from martlet.train.run import Run
+from martlet.train.sequences import Pieces
+
+_K = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class NextItem(Plan):
+    """A model that reads a history and gives the vector of what comes next.
+
+    A family adds its own hyper-parameters and ``encoder``; the vectors of the items are read and
+    ranked alike.
+
+    Attributes:
+        dim: length of the vectors.
+        max_length: events that are read, the last ones.
+        dropout: share of the numbers that a training step leaves out.
+        tokens: events of a batch, padding included.
+        loss: "softmax" over the whole catalogue; "sampled" softmax with the correction for
+            popularity; "gbce"; "bpr".
+        negatives: items drawn a batch ("sampled") or an event ("gbce", "bpr").
+        negative_power: of popularity, by which "sampled" and "bpr" draw.
+    """
+
+    dim: int = 64
+    max_length: int = 50
+    dropout: float = 0.5
+    tokens: int = 4096
+    loss: Literal["softmax", "sampled", "gbce", "bpr"] = "softmax"
+    negatives: int = 256
+    negative_power: float = 0.5
+    accepts: ClassVar[tuple[str, ...]] = ("init", "run")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("dim", "max_length", "tokens", "negatives"):
+            if getattr(self, name) < 1:
+                raise SpecError(f"{name} is {getattr(self, name)}: expected a whole number above 0")
+        if not 0 <= self.dropout < 1:
+            raise SpecError(f"dropout is {self.dropout}: expected 0 or more, and below 1")
+
+    def encoder(self) -> nn.Module:
+        """Return a network from (B, L, dim) vectors to (B, L, dim); place l sees places up to l."""
+        raise NotImplementedError
+
+    def flops(self, dataset: Dataset) -> int:
+        """Operations of all epochs: 6 a parameter and event, and 6 d an item and target.
+
+        The latter is the softmax over the catalogue; a sampled loss has the drawn items in place.
+        """
+        targets = int(np.maximum(dataset.train.histories.lengths - 1, 0).sum())
+        inner = sum(p.numel() for p in self.encoder().parameters() if p.ndim > 1)
+        ranked = dataset.num_items if self.loss == "softmax" else self.negatives + 1
+        return 6 * self.epochs * targets * (inner + self.dim * ranked)
+
+    def bytes(self, num_items: int) -> int:
+        """Bytes of the fitted tables: a vector an item, and the encoder's parameters."""
+        inner = sum(p.numel() for p in self.encoder().parameters())
+        return 4 * (num_items * self.dim + inner)
+
+    def fit(
+        self,
+        dataset: Dataset,
+        *,
+        seed: int = 0,
+        init: Bundle | None = None,
+        run: Run | None = None,
+    ) -> Network:
+        """Return the trained network as an ONNX encoder over its item vectors.
+
+        Raises:
+            DataError: no user has two events to learn an order from.
+            SpecError: an ``init`` of another family, dimension or length.
+        """
+        torch.manual_seed(seed)
+        network = ItemNetwork(dataset.num_items, self.dim, self.encoder(), self.dropout)
+        if init is not None:
+            network.start_from(init, dataset)
+        task = _Task(self, network.to(device_of(self.device)), dataset, seed)
+        origin = None if init is None else init.id
+        key = fingerprint(type(self).__name__, asdict(self), seed, dataset.train.hash, origin)
+        report = train(task, self, seed=seed, key=key, run=run)
+        return network.export(self.max_length, report.to_json())
+
+
+class ItemNetwork(nn.Module):
+    """Item vectors, and an encoder over those of a history."""
+
+    def __init__(self, num_items: int, dim: int, encoder: nn.Module, dropout: float) -> None:
+        super().__init__()
+        self.items = nn.Parameter(torch.randn(num_items, dim) * 0.02)
+        self.encoder = encoder
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Return (B, L, d) vectors of what comes after each place, of (B, L) item rows."""
+        return self.encoder(self.dropout(nn.functional.embedding(rows, self.items)))  # type: ignore[no-any-return]
+
+    def start_from(self, bundle: Bundle, dataset: Dataset) -> None:
+        """Take over a bundle's encoder, and its vectors of the items that both know by id."""
+        own = self.encoder.state_dict()
+        theirs = {
+            name: table.dense() for name, table in getattr(bundle.scorer, "parameters", {}).items()
+        }
+        vectors = bundle.scorer.tables().get("items")
+        sizes = [
+            {name: p.numel() for name, p in own.items()},
+            {name: v.size for name, v in theirs.items()},
+        ]
+        if sizes[0] != sizes[1] or vectors is None or vectors.shape[1] != self.items.shape[1]:
+            raise SpecError(
+                f"the bundle to start from is {type(bundle.scorer).__name__} of other parameters: "
+                "expected one of the same family, dimension and length"
+            )
+        self.encoder.load_state_dict(
+            {name: torch.tensor(theirs[name]).reshape(p.shape) for name, p in own.items()}
+        )
+        rows = bundle.items.rows(dataset.items.names(np.arange(dataset.num_items)))
+        known = rows >= 0
+        with torch.no_grad():
+            self.items[torch.from_numpy(known)] = torch.tensor(vectors.rows(rows[known]))
+
+    def export(self, max_length: int, report: dict[str, Any]) -> Network:
+        """Return the torch-free scorer that gives the same vectors."""
+        self.cpu().eval()
+        parameters = {
+            name: Table.of(p.detach().numpy().reshape(len(p) if p.ndim else 1, -1))
+            for name, p in self.encoder.state_dict().items()
+        }
+        items = Table.of(self.items.detach().numpy())
+        model = to_onnx(_Last(self.encoder).eval(), self.items.shape[1], max_length)
+        return Network(items, model, None, max_length, parameters)
+
+
+class _Last(nn.Module):
+    """The vector after the last event of each history."""
+
+    def __init__(self, encoder: nn.Module) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        """Return (B, d), of x (B, L, d) and lengths (B,)."""
+        found: Tensor = self.encoder(x)
+        at = (lengths - 1)[:, None, None].expand(-1, 1, found.shape[2])
+        return found.gather(1, at)[:, 0]
+
+
+class _Task:
+    """Predicting the next item, as the loop sees it."""
+
+    figure = f"ndcg@{_K}"
+
+    def __init__(self, spec: NextItem, network: ItemNetwork, dataset: Dataset, seed: int) -> None:
+        self.spec, self.network, self.dataset = spec, network, dataset
+        self.pieces = Pieces(dataset.train.histories, spec.max_length, spec.tokens, seed)
+        if not self.pieces.num_targets:
+            raise DataError(
+                "no user of the train part has two events: there is no order to learn from; use "
+                "a gentler split, or a model without order"
+            )
+        power = 0.0 if spec.loss == "gbce" else spec.negative_power
+        self.drawn = Negatives(dataset.train.item_count, power, seed)
+        self._log_q = torch.from_numpy(self.drawn.log_q)
+
+    def batches(self, epoch: int) -> list[NDArray[np.int64]]:
+        return self.pieces.batches(epoch)
+
+    def take(self, batch: NDArray[np.int64], step: int) -> list[Tensor]:
+        rows, mask, target = self.pieces.take(batch)
+        count = self.spec.negatives
+        shape = (count,) if self.spec.loss == "sampled" else (len(target), count)
+        arrays = [rows, mask, target]
+        if self.spec.loss != "softmax":
+            arrays.append(self.drawn.draw(shape, step))
+        return [torch.from_numpy(array) for array in arrays]
+
+    def loss(self, tensors: list[Tensor]) -> tuple[Tensor, int]:
+        items = self.network.items
+        rows, mask, target, *drawn = (tensor.to(items.device) for tensor in tensors)
+        vectors = self.network(rows)[mask]
+        if self.spec.loss == "softmax":
+            return losses.softmax(vectors, items, target), len(target)
+        positive = (vectors * items[target]).sum(1)
+        if self.spec.loss == "sampled":
+            log_q, negative = self._log_q.to(items.device), vectors @ items[drawn[0]].T
+            hit = target[:, None] == drawn[0]
+            value = losses.sampled_softmax(positive, negative, log_q[target], log_q[drawn[0]], hit)
+            return value, len(target)
+        negative = torch.einsum("td,tmd->tm", vectors, items[drawn[0]])
+        # The target itself, drawn, counts for nothing.
+        negative = negative.masked_fill(drawn[0] == target[:, None], -torch.inf)
+        if self.spec.loss == "bpr":
+            return losses.bpr(positive, negative), len(target)
+        share = self.spec.negatives / max(1, len(items) - 1)
+        return losses.gbce(positive, negative, share), len(target)
+
+    def validate(self) -> float | None:
+        """Return NDCG over the whole catalogue, what was met before left out."""
+        valid, histories = self.dataset.valid, self.dataset.train.histories
+        truth = valid.matrix
+        users = np.flatnonzero((truth.lengths > 0) & (histories.lengths > 0))
+        if not len(users):
+            return None
+        items = Table.of(self.network.items.detach().cpu().numpy())
+        tally = Tally(self.dataset.num_items, (_K,), ("ndcg",))
+        users = users[np.argsort(histories.lengths[users], kind="stable")]
+        for some in np.array_split(users, -(-len(users) // 512)):
+            vectors = self._encode(histories, some)
+            ranking = topk_vectors(vectors, items, Queries.of(histories.take(some)), _K)
+            tally.add(ranking.item_row, truth.take(some))
+        return tally.figures()[self.figure]
+
+    def describe(self, batch: NDArray[np.int64]) -> str:
+        users = np.unique(self.pieces.users(batch))
+        names = ", ".join(self.dataset.users.names(users[:3]))
+        return f"the histories of users {names}" + (" ..." if len(users) > 3 else "")
+
+    def _encode(self, histories: CSR, users: NDArray[np.int64]) -> NDArray[np.float32]:
+        length = np.minimum(histories.lengths[users], self.spec.max_length)
+        step = np.arange(length.max())
+        mask = step < length[:, None]
+        at = (histories.indptr[users + 1] - length)[:, None] + step
+        rows = np.where(mask, histories.indices[np.where(mask, at, 0)], 0).astype(np.int64)
+        found = self.network(torch.from_numpy(rows).to(self.network.items.device))
+        return found[torch.arange(len(users)), torch.from_numpy(length - 1)].cpu().numpy()  # type: ignore[no-any-return]

@@ -1,0 +1,115 @@
+import numpy as np
+import pytest
+import torch
+
+import martlet as mt
+from martlet.core import CSR, DataError, Queries, SpecError
+from martlet.models.popularity import Popularity
+from martlet.models.sasrec import SASRec
+from support.sequences import ring
+
+SMALL = {"dim": 16, "max_length": 6, "tokens": 200, "dropout": 0.1, "rate": 0.01, "epochs": 20}
+
+
+@pytest.fixture(scope="module")
+def data():
+    return ring(users=200)
+
+
+@pytest.fixture(scope="module")
+def bundle(data):
+    return mt.fit(SASRec(**SMALL), data, seed=0)
+
+
+def ndcg(bundle, data):
+    return mt.evaluate(bundle, data, part="test").figures["ndcg@10"]
+
+
+def test_it_learns_an_order_that_popularity_cannot_see(bundle, data):
+    assert ndcg(bundle, data) > ndcg(mt.fit(Popularity(), data), data) + 0.25
+
+
+@pytest.mark.parametrize("loss", ["sampled", "gbce", "bpr"])
+def test_so_it_does_by_every_loss(loss, data):
+    spec = SASRec(**SMALL | {"epochs": 60, "patience": 0}, loss=loss, negatives=8)
+    assert ndcg(mt.fit(spec, data, seed=0), data) > 0.5
+
+
+def test_the_bundle_answers_as_the_network(data):
+    spec = SASRec(**SMALL | {"epochs": 2})
+    torch.manual_seed(0)
+    encoder = spec.encoder()
+    scorer = spec.fit(data, seed=3)
+    tables = scorer.tables()
+    state = {
+        name.removeprefix("network."): torch.tensor(table.dense())
+        for name, table in tables.items()
+        if name.startswith("network.")
+    }
+    shapes = {name: p.shape for name, p in encoder.state_dict().items()}
+    encoder.load_state_dict({name: p.reshape(shapes[name]) for name, p in state.items()})
+    encoder.eval()
+    rows = [[1], [3, 4, 5], list(range(9))]
+    found = scorer.encode(Queries.of(CSR.from_rows(rows, data.num_items)))
+    for row, vector in zip(rows, found, strict=True):
+        x = torch.tensor(tables["items"].rows(np.array(row[-6:])))[None]
+        with torch.no_grad():
+            expected = encoder(x)[0, -1].numpy()
+        np.testing.assert_allclose(vector, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_what_comes_later_changes_nothing_before():
+    encoder = SASRec(dim=8, max_length=6).encoder().eval()
+    x = torch.randn(1, 5, 8)
+    y = x.clone()
+    y[0, 3:] = torch.randn(2, 8)
+    with torch.no_grad():
+        torch.testing.assert_close(encoder(x)[:, :3], encoder(y)[:, :3])
+        assert (encoder(x)[:, 3] - encoder(y)[:, 3]).abs().max() > 1e-3
+
+
+def test_saved_and_loaded_it_gives_the_same(bundle, data, tmp_path):
+    bundle.save(tmp_path / "b")
+    again = mt.load(tmp_path / "b")
+    users = data.users.names(range(5))
+    assert [a.item_ids for a in again.recommend(users)] == [
+        a.item_ids for a in bundle.recommend(users)
+    ]
+    assert again.lineage[0]["spec"] == "sasrec"
+
+
+def test_a_warm_start_is_ahead(bundle, data):
+    spec = SASRec(**SMALL | {"epochs": 1})
+    cold, warm = (mt.fit(spec, data, seed=1, init=init) for init in (None, bundle))
+    assert ndcg(warm, data) > ndcg(cold, data) + 0.05
+
+
+def test_a_start_from_another_shape_is_refused(bundle, data):
+    with pytest.raises(SpecError, match="expected one of the same family, dimension and length"):
+        mt.fit(SASRec(**SMALL | {"dim": 8}), data, init=bundle)
+    with pytest.raises(SpecError, match="expected one of the same family"):
+        mt.fit(SASRec(**SMALL), data, init=mt.fit(mt.IALS(dim=16), data))
+
+
+def test_users_of_one_event_teach_no_order(data):
+    lonely = data.train.select(np.flatnonzero(np.diff(data.train.user_row, prepend=-1)))
+    from dataclasses import replace
+
+    with pytest.raises(DataError, match="no user of the train part has two events"):
+        mt.fit(SASRec(**SMALL), replace(data, train=lonely))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"dim": 0},
+        {"heads": 3},
+        {"blocks": 0},
+        {"dropout": 1.0},
+        {"tokens": 0},
+        {"device": "abacus"},
+    ],
+)
+def test_settings_that_make_no_sense(wrong, data):
+    with pytest.raises(SpecError):
+        mt.fit(SASRec(**SMALL | wrong), data)
