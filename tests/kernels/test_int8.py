@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -14,6 +17,7 @@ from martlet.kernels.dots import half_dots, join
 from martlet.kernels.int8 import _half_products, _products, topk_int8, topk_int8_reference
 from martlet.kernels.topk import topk_dot
 
+ROOT = Path(__file__).parents[2]
 LAYOUTS = ("whole", "halves", "alone")
 KINDS = ("normal", "ties", "zeros", "scales", "tiny", "same", "clusters")
 
@@ -260,3 +264,23 @@ def test_a_machine_without_avx2_gets_the_same_products(monkeypatch):
 @njit
 def _joined(high, low, out):
     join(high, low, out)
+
+
+@pytest.mark.parametrize(("vectors", "name"), [("gaussian", "Gaussian"), ("factors", "factors of")])
+def test_the_decision_tells_what_was_measured_last(vectors, name):
+    page = (ROOT / "docs/decisions/int8-search.md").read_text()
+    lines = (ROOT / "results/int8_search.jsonl").read_text().splitlines()
+    newest = {
+        line["batch"]: line
+        for line in map(json.loads, lines)
+        if line["vectors"] == vectors and not line["tiny"]
+    }
+    medians = {
+        batch: {key: value["median"] for key, value in line["summary"].items()}
+        for batch, line in newest.items()
+    }
+    searches = [f"{1e3 * medians[1][key]:.1f} ms" for key in ("martlet", "read", "numpy")]
+    told = next(line for line in page.splitlines() if line.startswith(f"| {name}"))
+    assert told.strip("| ").split(" | ")[1:] == [*searches, f"{newest[1]['speedup']:.1f}"]
+    assert f"{newest[1]['rescored_mean']:.0f}" in page.split("## Halves")[0]
+    assert f"({medians[64]['martlet_fp32'] / medians[64]['martlet']:.1f}\n  times at 64)" in page
