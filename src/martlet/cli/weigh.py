@@ -24,7 +24,11 @@ def _above_zero(memory_mb: float) -> float:
 
 def measure(
     bundle: Annotated[
-        Path, typer.Argument(help="A bundle, or a Parquet table of user_id, item_id, rank.")
+        Path,
+        typer.Argument(
+            help="A bundle, or a Parquet, CSV, TSV or JSON lines table of user_id, item_id, and "
+            "rank or score."
+        ),
     ],
     dataset: Annotated[Path | None, typer.Argument(help="Without one only the cost.")] = None,
     *,
@@ -62,15 +66,22 @@ def measure(
     from martlet.measure.quality import evaluate
     from martlet.measure.sampled import evaluate_sampled
     from martlet.measure.tables import measure_table
+    from martlet.metrics.tables import is_table
     from martlet.scorers.bundle import Bundle as Stored
 
-    ks = k or [10]
+    ks, table = k or [10], is_table(bundle)
+    if dataset is None and (table or negatives or per_user):
+        asked = f"{bundle} is a table" if table else "--negatives and --per-user measure quality"
+        raise typer.BadParameter(f"{asked}: give the dataset that has the items to find")
+    if table and negatives:
+        raise typer.BadParameter(
+            f"{bundle} is a table: it has no scores of the items that --negatives draws; measure "
+            "the bundle that made it"
+        )
     data = None if dataset is None else Data.load(dataset)
     metrics = [*metric] or [*METRICS, *(["value_recall"] if value else [])]
     how: dict[str, Any] = {"part": part, "ks": ks, "value": value, "seen": seen}
-    if bundle.suffix == ".parquet":
-        if data is None:
-            raise typer.BadParameter(f"{bundle} is a table: give the dataset that it is to find")
+    if table and data is not None:
         receipt, quality = measure_table(bundle, data, metrics=metrics, **how)
     else:
         stored, quality = Stored.load(bundle), None
@@ -104,7 +115,9 @@ def measure(
                     users={**quality.users, **more.users},
                 )
             receipt = make(stored, data, part=part, k=max(ks), quality=quality, cost=cost)
-        append(ledger or bundle / "receipts.jsonl", receipt)
+        ledger = ledger or bundle / "receipts.jsonl"
+    if ledger is not None:
+        append(ledger, receipt)
     if per_user is not None and quality is not None and data is not None:
         _write_users(per_user, data.users.names(quality.user_row), quality.users)
     if json_:

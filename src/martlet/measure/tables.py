@@ -7,14 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from martlet.core import DataError, Dataset, sha256
+from martlet.core import DataError, Dataset, SpecError, sha256
 from martlet.core.queries import Seen
 from martlet.measure.machine import machine, threads, versions
 from martlet.measure.quality import Quality, item_columns, questions
 from martlet.measure.receipt import Receipt
 from martlet.metrics import quality_of_table
-
-COLUMNS = ("user_id", "item_id", "rank")
+from martlet.metrics.tables import lists_of
 
 
 def measure_table(
@@ -27,25 +26,23 @@ def measure_table(
     value: str | None = None,
     seen: Seen = "hide",
 ) -> tuple[Receipt, Quality]:
-    """Return the receipt of a Parquet table of user_id, item_id and rank, and each user's values.
+    """Return the receipt of a table of lists in a file, and each user's values.
 
-    The users and the items to find are those of ``evaluate``; a user without a list counts 0.
-    Novelty and AUC need more than lists, and are left out. The table answers nobody, so the
-    receipt holds no cost; its bundle id is the file's hash.
+    The table is as ``metrics.quality_of_table`` takes it: user_id, item_id and rank or score, in
+    Parquet, CSV, TSV or JSON lines. The users and the items to find are those of ``evaluate``; a
+    user without a list counts 0. The table answers nobody, so the receipt holds no cost; its
+    bundle id is the file's hash.
 
     Raises:
-        DataError: the table or the part cannot be measured.
-        SpecError: an unknown metric.
+        DataError: the table or the part cannot be measured, or they know no item in common.
+        SpecError: an unknown metric, or one that lists do not tell.
     """
-    import polars as pl
-
-    try:
-        lists = pl.read_parquet(table)
-    except (OSError, pl.exceptions.PolarsError) as error:
-        raise DataError(
-            f"{table} is no readable Parquet table ({error}): expected columns "
-            f"{', '.join(COLUMNS)}, such as 'martlet recommend --all' writes"
-        ) from error
+    if "auc" in metrics:
+        raise SpecError(
+            f"auc needs the score of every item, and {table} holds lists: leave it out, or measure "
+            "the bundle that made them"
+        )
+    lists = lists_of(table)
     _, truth, repeats = questions(dataset, part, seen)
     users = truth.row_numbers()
     if not len(users):
@@ -54,17 +51,23 @@ def measure_table(
         "user_id": dataset.users.names(users),
         "item_id": dataset.items.names(truth.indices),
     }
-    worth, _ = item_columns(dataset, ("value_recall",), value)
-    values = None
-    if worth is not None:
-        values = dict(zip(dataset.items.ids, worth.tolist(), strict=True))
+    known = set(dataset.items.ids)
+    if known.isdisjoint(map(str, lists["item"].unique())):
+        raise DataError(
+            f"no item of {table} is in the dataset: it has {lists['item'][0]!r}, the dataset "
+            f"{dataset.items.ids[0]!r}; expected the ids of the log"
+        )
+    worth, popularity = (
+        None if column is None else dict(zip(dataset.items.ids, column.tolist(), strict=True))
+        for column in item_columns(dataset, metrics, value)
+    )
     figures, per_user = quality_of_table(
         lists,
         wanted,
         ks=ks,
-        metrics=[name for name in metrics if name not in ("novelty", "auc")],
-        columns=COLUMNS,
-        value=values,
+        metrics=metrics,
+        value=worth,
+        popularity=popularity,
         num_items=dataset.num_items,
     )
     asked = np.unique(users).astype(np.int32)
@@ -75,7 +78,7 @@ def measure_table(
         cost={},
         num_users=len(asked),
         part=part,
-        k=ks[0],
+        k=max(ks),
         bundle_id=sha256(table),
         data_hash=dataset.part(part).hash,
         seed=None,

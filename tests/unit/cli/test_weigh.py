@@ -128,7 +128,37 @@ def test_a_table_of_lists_is_measured_as_the_bundle_that_made_it(place, tmp_path
         "value_recall@10"
     ]
     top.write_text("no table")
-    assert "is no readable Parquet table" in run("measure", top, place / "data", code=1).stderr
+    assert "is no readable .parquet table" in run("measure", top, place / "data", code=1).stderr
+
+
+def test_a_table_of_scores_as_text(place, tmp_path):
+    top = tmp_path / "top.parquet"
+    run("recommend", place / "b", "--all", "-k", 10, "--out", top)
+    frame = pl.read_parquet(top)
+    scored = frame.select(user="user_id", item="item_id", score=-pl.col("rank"))
+    scored.write_csv(tmp_path / "top.csv")
+    words = ("--ledger", tmp_path / "l.jsonl")
+    told = [document("measure", one, place / "data", *words) for one in (top, tmp_path / "top.csv")]
+    assert told[0]["quality"] == told[1]["quality"]
+    assert [one.to_json() for one in ledger.read(tmp_path / "l.jsonl")] == told
+
+
+def test_what_a_table_cannot_tell(place, tmp_path):
+    top = tmp_path / "top.csv"
+    top.write_text("user,item,rank\nu1,i1,1\n")
+    auc = run("measure", top, place / "data", "--metric", "auc", code=1)
+    assert "auc needs the score of every item" in auc.stderr
+    drawn = run("measure", top, place / "data", "--negatives", 9, code=2)
+    assert "it has no scores of the items" in drawn.stderr
+    assert "top.csv is a table: give the" in run("measure", top, code=2).stderr
+    told = run("measure", tmp_path / "no.csv", place / "data", code=1).stderr
+    assert "no.csv is no readable .csv table" in told
+    (tmp_path / "top").write_text("user,item,rank\n")
+    assert (
+        "is no table that can be" in run("measure", tmp_path / "top", place / "data", code=1).stderr
+    )
+    for words in (("--negatives", 9), ("--per-user", tmp_path / "u.parquet")):
+        assert "measure quality: give the" in run("measure", place / "b", *words, code=2).stderr
 
 
 def test_frontier_writes_the_report_and_the_bundle(place, measured, tmp_path):
