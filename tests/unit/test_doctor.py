@@ -131,7 +131,10 @@ def test_an_unsupported_python(monkeypatch):
     assert found("python").advice == "use Python 3.11, 3.12 or 3.13"
 
 
-def test_a_well_installation_is_told_to_people():
+def test_a_well_installation_is_told_to_people(monkeypatch):
+    install, _ = doctor.OPTIONAL["torch"]
+    monkeypatch.setattr(doctor, "OPTIONAL", {"no_such_extra": (install, "one")})
     told = run("doctor").stdout
     assert "Martlet on this machine" in told
+    assert "'martlet[deep]'" in told
     assert "faiss-cpu" in told

@@ -69,9 +69,12 @@ def doctor(config: Config = None, json_: Json = False) -> None:
 
 
 def _print(checks: list[Check]) -> None:
-    rows = [[check.state, check.name, check.found, check.advice] for check in checks]
+    rows: list[list[str]] = [[c.state, c.name, c.found, c.advice] for c in checks]
     try:
-        print_table("Martlet on this machine", ["state", "what", "found", "advice"], rows)
+        from rich.markup import escape  # else 'martlet[deep]' is read as a style
+
+        told = [list(map(escape, row)) for row in rows]
+        print_table("Martlet on this machine", ["state", "what", "found", "advice"], told)
     except ImportError:  # of what draws tables: told by one of the rows
         for row in rows:
             print("; ".join(filter(None, row)))
