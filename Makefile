@@ -9,14 +9,27 @@ BIN := $(VENV)/bin
 help: ## what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
-setup: $(VENV)/.ready ## create .venv and install Martlet with its developer tools
+setup: $(VENV)/.dev ## create .venv and install Martlet with its developer tools
 
-$(VENV)/.ready: pyproject.toml
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+# pip comes last into an environment: one that was cut short has none, and is made once more.
+$(BIN)/pip:
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null \
+	  || { echo "$(PYTHON) is not Python 3.11 to 3.13: install one of them and name it, as in" \
+	  "'make demo PYTHON=python3.12'" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null \
+	  || { echo "$(PYTHON) cannot make an environment: apt-get install python3-venv (or" \
+	  "$$($(PYTHON) -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])'))" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.ready: pyproject.toml | $(BIN)/pip
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
 	@touch $@
 
-demo: setup ## real data, end to end: fit, compress, measure, report, bundle
+$(VENV)/.dev: pyproject.toml | $(BIN)/pip
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $(VENV)/.ready $@
+
+demo: $(VENV)/.ready ## real data, end to end: fit, compress, measure, report, bundle
 	$(BIN)/martlet demo --out demo
 
 test: setup ## every test
