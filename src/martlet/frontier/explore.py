@@ -15,7 +15,7 @@ from martlet.compress.compress import compress
 from martlet.compress.registry import parse
 from martlet.core import DataError, Dataset, MartletError, Progress, SpecError
 from martlet.frontier.budget import Budget
-from martlet.frontier.frontier import Choice, Frontier
+from martlet.frontier.frontier import Choice, Frontier, corrected
 from martlet.measure import ledger
 from martlet.measure.measure import METRICS, measure
 from martlet.measure.quality import evaluate
@@ -44,7 +44,8 @@ class Exploration:
         final: its receipt on the test part.
         quality: the metric that was maximized, such as ``ndcg@10``.
         intervals: bundle id to the 95% bootstrap interval of its quality, the final one's too.
-        losses: bundle id to the 95% interval of the best's quality minus its own, user by user.
+        losses: bundle id to the interval of the best's quality minus its own, user by user: 95%
+            for all of them together (Bonferroni), since each may be chosen.
         best: the best receipt within the budget.
         skipped: candidates that could not be had, each with the reason.
     """
@@ -87,8 +88,9 @@ def explore(
 
     Everything is measured on the validation part, once; the chosen one is then fitted on train and
     validation and measured once on test. Among those whose loss against the best is under 1% by
-    the bound of a 95% paired interval, the one that scans the fewest bytes is chosen. A candidate
-    that fails is left out, and told; the others go on.
+    the bound of a 95% paired interval, corrected for as many comparisons as there are candidates
+    beside the best, the one that scans the fewest bytes is chosen. A candidate that fails is left
+    out, and told; the others go on.
 
     Args:
         dataset: with a validation and a test part.
@@ -208,7 +210,11 @@ def _cheapest_of_the_best(
     frontier = Frontier([one.receipt for one in tried], quality)
     first = frontier.choose(budget)
     best, top = next((t.receipt, t.users) for t in tried if t.receipt is first.receipt)
-    losses = {t.receipt.bundle_id: paired_bootstrap(t.users, top, seed=seed) for t in tried}
+    comparisons = max(len(tried) - 1, 1)
+    losses = {
+        t.receipt.bundle_id: paired_bootstrap(t.users, top, seed=seed, comparisons=comparisons)
+        for t in tried
+    }
     if not first.fits:
         return first, best, losses
     allowed = MAX_LOSS * float(top.mean())
@@ -223,7 +229,7 @@ def _cheapest_of_the_best(
         f"{frontier.label(chosen)} scans the fewest bytes for an answer "
         f"({chosen.cost['scoring_mb']:.3g} MB) of the {len(alike)} of {len(fitting)} "
         f"candidates{within} that lose under {MAX_LOSS:.0%} of the best {quality} "
-        f"({top.mean():.4f}, of {frontier.label(best)}) by the bound of a 95% paired interval: "
-        f"it loses at most {lost:.2%}"
+        f"({top.mean():.4f}, of {frontier.label(best)}) by the bound of a 95% paired interval, "
+        f"{corrected(comparisons)}: it loses at most {lost:.2%}"
     )
     return Choice(chosen, True, why), best, losses

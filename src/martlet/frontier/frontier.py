@@ -18,6 +18,11 @@ from martlet.measure.receipt import Receipt
 COSTS = ("p50_ms", "scoring_mb", "train_s")
 
 
+def corrected(comparisons: int) -> str:
+    """Return in words what ``metrics.paired_bootstrap`` corrected its intervals for."""
+    return f"corrected for {comparisons} comparison{'s' if comparisons != 1 else ''}"
+
+
 @dataclass(frozen=True)
 class Choice:
     """What a budget leads to.
@@ -78,7 +83,7 @@ class Frontier:
         return np.asarray(~(no_worse & better).any(0))
 
     def choose(self, budget: Budget | None = None) -> Choice:
-        """Return the best quality within the budget; among equals, the one whose tables are smallest.
+        """Return the best quality within the budget; among equals, the one of smallest tables.
 
         When nothing fits, return the nearest receipt and say what would have to give.
         """

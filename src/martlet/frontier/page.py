@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from martlet.frontier import plots
 from martlet.frontier.budget import figures_of
-from martlet.frontier.frontier import Frontier, labels
+from martlet.frontier.frontier import Frontier, corrected, labels
 from martlet.frontier.story import Story
 from martlet.measure.receipt import Receipt
 
@@ -181,8 +181,9 @@ def _certainty(receipts: Sequence[Receipt], story: Story) -> str:
     if story.losses and story.best:
         lost = plots.loss_figure(receipts, story.quality, story.losses, story.best, story.allowed)
         words = (
-            "Lost against the best, user by user, with 95% intervals of the paired difference: "
-            "what an interval left of the dashed line stands for may replace the best."
+            "Lost against the best, user by user, with 95% intervals of the paired difference, "
+            f"{corrected(max(len(story.losses) - 1, 1))}: what an interval left of the dashed line "
+            "stands for may replace the best."
         )
         shown.append((lost, words))
     return f"""<h2>How sure is that</h2>

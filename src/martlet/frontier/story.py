@@ -32,7 +32,8 @@ class Story:
         quality: the metric that was maximized.
         final: the receipt of the chosen bundle on the test part, if it was measured.
         intervals: bundle id to the 95% bootstrap interval of its quality.
-        losses: bundle id to the 95% interval of the best's quality minus its own, user by user.
+        losses: bundle id to the interval of the best's quality minus its own, user by user: 95%
+            for all of them together.
         best: the best quality within the budget, which the losses are of.
         allowed: share of the best that a cheaper candidate may lose.
         facts: of the data, in words and numbers.

@@ -12,6 +12,7 @@ from martlet.core import SpecError, rng
 
 F64 = NDArray[np.float64]
 _CELLS = 1 << 22  # user draws held at once: 32 MB
+_BEYOND = 10  # draws on the far side of a bound, where several are compared
 
 
 class Interval(NamedTuple):
@@ -48,18 +49,35 @@ def bootstrap(values: F64, *, level: float = 0.95, draws: int = 2000, seed: int 
 
 
 def paired_bootstrap(
-    first: F64, second: F64, *, level: float = 0.95, draws: int = 2000, seed: int = 0
+    first: F64,
+    second: F64,
+    *,
+    level: float = 0.95,
+    draws: int = 2000,
+    seed: int = 0,
+    comparisons: int = 1,
 ) -> Interval:
     """Return the interval of the mean of ``second - first``, the same users in the same order.
+
+    Where several differences are looked at, ``comparisons`` of them, each is wider, so that all
+    intervals hold their mean at ``level`` together: each misses with (1 - level) / comparisons.
+    That is Bonferroni's correction. It holds however alike the candidates are, and gives intervals;
+    Holm's is sharper, but adjusts p-values alone.
 
     >>> paired_bootstrap(np.zeros(9), np.ones(9))
     Interval(mean=1.0, low=1.0, high=1.0)
 
     Raises:
-        SpecError: the two do not have the same users.
+        SpecError: the two do not have the same users, or fewer than one comparison.
     """
     if len(first) != len(second):
         raise SpecError(f"{len(first)} and {len(second)} users: a pair needs the same users twice")
+    if comparisons < 1:
+        raise SpecError(f"comparisons is {comparisons}: expected a whole number of 1 or more")
+    miss = (1 - level) / comparisons
+    # A bound is a quantile: some draws must lie beyond it.
+    draws = max(draws, round(_BEYOND * 2 / miss)) if comparisons > 1 else draws
+    level = 1 - miss if comparisons > 1 else level
     return bootstrap(np.subtract(second, first), level=level, draws=draws, seed=seed)
 
 

@@ -68,6 +68,11 @@ def test_every_figure_of_every_receipt_is_on_the_page(whole):
         assert f"{one.cost['p99_ms']:.6g}" in cells
 
 
+def test_the_intervals_of_losses_are_told_to_be_corrected(whole):
+    assert len(LOSSES) == 3
+    assert any("paired difference, corrected for 2 comparisons: " in word for word in whole.words)
+
+
 def test_the_page_loads_nothing(whole):
     for tag, attrs in whole.tags:
         assert tag not in ("link", "img", "iframe", "object")

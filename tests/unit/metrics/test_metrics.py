@@ -1,3 +1,5 @@
+import gzip
+
 import numpy as np
 import polars as pl
 import pytest
@@ -90,7 +92,7 @@ class TestTables:
     def test_a_file_ids_of_other_types_and_users_without_a_list(self, tmp_path):
         path = tmp_path / "top.parquet"
         pl.DataFrame({"user": ["1", "9"], "item": ["10", "20"], "rank": [0, 0]}).write_parquet(path)
-        figures, users = quality_of_table(path, SMALL_TRUTH, ks=(1,), first_rank=0)
+        figures, users = quality_of_table(path, SMALL_TRUTH, ks=(1,))
         assert users["recall@1"].tolist() == [1.0, 0.0]
         assert figures["recall@1"] == 0.5
 
@@ -107,6 +109,94 @@ class TestTables:
         else:
             table = ranked.to_arrow()
         assert quality_of_table(table, SMALL_TRUTH, ks=(1,))[0]["recall@1"] == 0.5
+
+    @pytest.mark.parametrize("first", [0, 1])
+    @pytest.mark.parametrize("user", ["user", "user_id"])
+    @pytest.mark.parametrize("item", ["item", "item_id"])
+    def test_names_and_the_first_rank_are_found(self, first, user, item):
+        ranked = {user: [1, 1, 2], item: [30, 10, 20], "rank": [first, first + 1, first + 1]}
+        truth = {item: [10, 20], user: [1, 2]}
+        _, users = quality_of_table(ranked, truth, ks=(1, 2), metrics=("mrr",))
+        assert users["mrr@1"].tolist() == [0.0, 0.0]
+        assert users["mrr@2"].tolist() == [0.5, 0.5]
+
+    def test_the_first_rank_as_it_was_given(self):
+        ranked = {"user": [1], "item": [10], "rank": [1]}
+        found = quality_of_table(ranked, SMALL_TRUTH, ks=(1, 2), first_rank=0)[0]
+        assert (found["recall@1"], found["recall@2"]) == (0.0, 0.5)
+        with pytest.raises(DataError, match="rank 1 is below 2, the first rank"):
+            quality_of_table(ranked, SMALL_TRUTH, first_rank=2)
+
+    def test_scores_rank_where_there_is_no_rank(self):
+        ranked = {
+            "user": [2, 1, 1, 2, 1, 9],
+            "item": [30, 31, 10, 20, 32, 10],
+            "score": [0.5, 0.1, 0.7, 0.5, 0.9, 3.0],
+        }
+        truth = {"user": [1, 2], "item": [10, 20]}
+        _, users = quality_of_table(ranked, truth, ks=(3,), metrics=("mrr",))
+        # Equal scores keep the order of the table: 30 stands before 20.
+        assert users["mrr@3"].tolist() == [0.5, 0.5]
+        ranked["rank"] = [1, 3, 1, 2, 2, 1]
+        _, users = quality_of_table(ranked, truth, ks=(3,), metrics=("mrr",))
+        assert users["mrr@3"].tolist() == [1.0, 0.5]
+
+    @pytest.mark.parametrize("ending", ["parquet", "csv", "tsv", "csv.gz", "jsonl", "ndjson.gz"])
+    def test_files_by_their_ending(self, tmp_path, ending):
+        path = tmp_path / f"top.{ending.removesuffix('.gz')}"
+        table = pl.DataFrame({"user": ["007", "b,b"], "item": ["1", "x"], "rank": [1, 1]})
+        if ending == "parquet":
+            table.write_parquet(path)
+        elif "json" in ending:
+            table.write_ndjson(path)
+        else:
+            table.write_csv(path, separator="\t" if ending == "tsv" else ",")
+        if ending.endswith(".gz"):
+            plain, path = path, tmp_path / f"top.{ending}"
+            path.write_bytes(gzip.compress(plain.read_bytes()))
+        truth = {"user": ["007", "b,b"], "item": ["1", "y"]}
+        _, users = quality_of_table(path, truth, ks=(1,), metrics=("recall",))
+        assert users["recall@1"].tolist() == [1.0, 0.0]
+        assert quality_of_table(path, path, ks=(1,))[0]["recall@1"] == 1.0
+
+    @pytest.mark.parametrize(
+        ("name", "content", "reason"),
+        [
+            (
+                "x.csv",
+                b"",
+                "x.csv is no readable .csv table \\(empty CSV\\): expected columns user_id",
+            ),
+            ("x.csv", b"user,item,rank\n", "the ranked table is empty"),
+            ("x.csv", b"user,item,rank\n1,2,3,4\n", "x.csv is no readable .csv table"),
+            ("x.parquet", b"PAR1 and no more", "x.parquet is no readable .parquet table"),
+            ("x.jsonl", b"{", "x.jsonl is no readable .jsonl table"),
+            ("x.xlsx", b"", "x.xlsx is no table that can be read: expected .parquet, .pq, .csv"),
+        ],
+    )
+    def test_files_that_are_no_table(self, tmp_path, name, content, reason):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(DataError, match=reason):
+            quality_of_table(tmp_path / name, SMALL_TRUTH)
+
+    def test_a_file_that_is_not_there(self, tmp_path):
+        with pytest.raises(DataError, match=r"x\.csv is no readable \.csv table"):
+            quality_of_table(tmp_path / "x.csv", SMALL_TRUTH)
+
+    def test_an_empty_truth(self):
+        with pytest.raises(DataError, match="the truth is empty: expected a row for each user"):
+            quality_of_table({"user": [1], "item": [10], "rank": [1]}, {"user": [], "item": []})
+
+    def test_metrics_that_need_more_than_lists(self):
+        ranked = {"user": [1, 2], "item": [10, 20], "rank": [1, 1]}
+        how = {"ks": (1,), "metrics": ("novelty",)}
+        found, users = quality_of_table(ranked, SMALL_TRUTH, popularity={10: 0.5, 20: 0.25}, **how)
+        assert users["novelty@1"].tolist() == [1.0, 2.0]
+        assert found["novelty@1"] == 1.5
+        with pytest.raises(SpecError, match="novelty needs the popularity of every item"):
+            quality_of_table(ranked, SMALL_TRUTH, **how)
+        with pytest.raises(SpecError, match="auc needs the scores of every item"):
+            quality_of_table(ranked, SMALL_TRUTH, metrics=("auc",))
 
     def test_value_by_item_id(self):
         ranked = {"user": [1, 2], "item": [10, 10], "rank": [1, 1]}
@@ -125,8 +215,17 @@ class TestTables:
     @pytest.mark.parametrize(
         ("ranked", "message"),
         [
-            ({"user": [1], "item": [10]}, "the ranked table has no column 'rank'"),
-            ({"user": [1], "item": [10], "rank": [0]}, "rank 0 is below 1"),
+            (
+                {"user": [1], "item": [10]},
+                "the ranked table has no column 'rank' or 'score': it has u",
+            ),
+            ({"user": [1], "rank": [0]}, "the ranked table has no column 'item_id' or 'item'"),
+            ({"user": [], "item": [], "rank": []}, "the ranked table is empty: expected a row"),
+            ({"user": [1], "item": [10], "rank": [-1]}, "rank -1 is below 0"),
+            ({"user": [7], "item": [10], "rank": [1]}, "no user of the truth has a list: .* 7, "),
+            ({"user": [1], "item": [10], "rank": ["1st"]}, "rank holds '1st': expected whole"),
+            ({"user": [1], "item": [10], "score": ["good"]}, "score holds 'good': expected numbe"),
+            ({"user": [1], "item": [10], "score": [np.inf]}, "empty values in 'score'"),
             ({"user": [1, 1], "item": [10, 20], "rank": [1, 1]}, "one rank twice"),
             ({"user": [1, 1], "item": [10, 10], "rank": [1, 2]}, "one item twice"),
             ({"user": [1, None], "item": [10, 20], "rank": [1, 2]}, "empty values in 'user'"),
@@ -232,6 +331,30 @@ class TestIntervals:
         assert sign_flip(first, second) < 0.001
         assert sign_flip(first, first[::-1]) > 0.05
         assert str(pair).startswith("0.0")
+
+    def test_many_pairs_hold_together(self):
+        random = np.random.default_rng(2)
+        missed = np.zeros(2)
+        for trial in range(150):
+            pairs = [random.normal(size=(2, 200)) for _ in range(8)]
+            for at, comparisons in enumerate((1, 8)):
+                found = [
+                    paired_bootstrap(*pair, draws=400, seed=trial, comparisons=comparisons)
+                    for pair in pairs
+                ]
+                missed[at] += any(one.low > 0 or one.high < 0 for one in found)
+        # Of eight intervals of 95% one or more misses in a third of the trials; together, in 5%.
+        assert missed[0] / 150 > 0.25
+        assert missed[1] / 150 < 0.1
+
+    def test_each_comparison_widens_the_interval(self):
+        first, second = np.random.default_rng(3).random((2, 100))
+        one, two, many = (paired_bootstrap(first, second, comparisons=c) for c in (1, 2, 20))
+        assert one == paired_bootstrap(first, second)
+        assert one.mean == two.mean == many.mean
+        assert many.low < two.low < one.low < one.high < two.high < many.high
+        with pytest.raises(SpecError, match="comparisons is 0: expected a whole number of 1"):
+            paired_bootstrap(first, second, comparisons=0)
 
     def test_the_same_seed_gives_the_same_interval(self):
         values = np.arange(50.0)
