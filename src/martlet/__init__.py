@@ -37,8 +37,11 @@ if TYPE_CHECKING:
     from martlet.models.ease import EASE as EASE
     from martlet.models.fit import fit as fit
     from martlet.models.gfcf import GFCF as GFCF
+    from martlet.models.gru4rec import GRU4Rec as GRU4Rec
+    from martlet.models.hstu import HSTU as HSTU
     from martlet.models.ials import IALS as IALS
     from martlet.models.item_knn import ItemKNN as ItemKNN
+    from martlet.models.nextitnet import NextItNet as NextItNet
     from martlet.models.popularity import Popularity as Popularity
     from martlet.models.sasrec import SASRec as SASRec
     from martlet.scorers.bundle import Bundle as Bundle
@@ -56,13 +59,16 @@ _HOME = {
     "EASE": "martlet.models.ease",
     "Frontier": "martlet.frontier.frontier",
     "GFCF": "martlet.models.gfcf",
+    "GRU4Rec": "martlet.models.gru4rec",
     "GivenSplit": "martlet.data",
+    "HSTU": "martlet.models.hstu",
     "IALS": "martlet.models.ials",
     "Index": "martlet.compress.index",
     "Interactions": "martlet.core",
     "ItemKNN": "martlet.models.item_knn",
     "LastOut": "martlet.data",
     "MartletError": "martlet.core",
+    "NextItNet": "martlet.models.nextitnet",
     "Popularity": "martlet.models.popularity",
     "Quantize": "martlet.compress.quantize",
     "RandomSplit": "martlet.data",

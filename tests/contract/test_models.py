@@ -17,9 +17,12 @@ SETTINGS = {
     "ials": [{"dim": 8, "iterations": 12}],
     "item-knn": [{"neighbours": 8}, {"neighbours": 8, "weighting": "bm25"}],
     "popularity": [{}, {"half_life_days": 1.0}],
-    "sasrec": [{"dim": 8, "epochs": 2, "max_length": 8}],
+} | {
+    name: [{"dim": 8, "epochs": 2, "max_length": 8}]
+    for name in ("gru4rec", "nextitnet", "sasrec", "hstu")
 }
-COLOUR_BLIND = ("popularity", "sasrec")  # one sees no pairs, the other an order
+# Popularity sees no pairs, and a sequence model an order.
+COLOUR_BLIND = ("popularity", "gru4rec", "nextitnet", "sasrec", "hstu")
 CASES = [(name, params) for name in names() for params in SETTINGS.get(name, [{}])]
 
 

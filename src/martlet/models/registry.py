@@ -18,7 +18,10 @@ _OWN = {
     "ease": "martlet.models.ease:EASE",
     "gfcf": "martlet.models.gfcf:GFCF",
     "ials": "martlet.models.ials:IALS",
+    "gru4rec": "martlet.models.gru4rec:GRU4Rec",
+    "nextitnet": "martlet.models.nextitnet:NextItNet",
     "sasrec": "martlet.models.sasrec:SASRec",
+    "hstu": "martlet.models.hstu:HSTU",
 }
 
 

@@ -1,13 +1,19 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 import martlet as mt
 from martlet.core import CSR, DataError, Queries, SpecError
+from martlet.models.gru4rec import GRU4Rec
+from martlet.models.hstu import HSTU
+from martlet.models.nextitnet import NextItNet
 from martlet.models.popularity import Popularity
 from martlet.models.sasrec import SASRec
 from support.sequences import ring
 
+FAMILIES = (GRU4Rec, NextItNet, SASRec, HSTU)
 SMALL = {"dim": 16, "max_length": 6, "tokens": 200, "dropout": 0.1, "rate": 0.01, "epochs": 20}
 
 
@@ -25,8 +31,10 @@ def ndcg(bundle, data):
     return mt.evaluate(bundle, data, part="test").figures["ndcg@10"]
 
 
-def test_it_learns_an_order_that_popularity_cannot_see(bundle, data):
-    assert ndcg(bundle, data) > ndcg(mt.fit(Popularity(), data), data) + 0.25
+@pytest.mark.parametrize("family", FAMILIES)
+def test_it_learns_an_order_that_popularity_cannot_see(family, data):
+    taught = mt.fit(family(**SMALL), data, seed=0)
+    assert ndcg(taught, data) > ndcg(mt.fit(Popularity(), data), data) + 0.25
 
 
 @pytest.mark.parametrize("loss", ["sampled", "gbce", "bpr"])
@@ -35,9 +43,9 @@ def test_so_it_does_by_every_loss(loss, data):
     assert ndcg(mt.fit(spec, data, seed=0), data) > 0.5
 
 
-def test_the_bundle_answers_as_the_network(data):
-    spec = SASRec(**SMALL | {"epochs": 2})
-    torch.manual_seed(0)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_bundle_answers_as_the_network(family, data):
+    spec = family(**SMALL | {"epochs": 2})
     encoder = spec.encoder()
     scorer = spec.fit(data, seed=3)
     tables = scorer.tables()
@@ -58,8 +66,9 @@ def test_the_bundle_answers_as_the_network(data):
         np.testing.assert_allclose(vector, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_what_comes_later_changes_nothing_before():
-    encoder = SASRec(dim=8, max_length=6).encoder().eval()
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_comes_later_changes_nothing_before(family):
+    encoder = family(dim=8, max_length=6).encoder().eval()
     x = torch.randn(1, 5, 8)
     y = x.clone()
     y[0, 3:] = torch.randn(2, 8)
@@ -93,23 +102,26 @@ def test_a_start_from_another_shape_is_refused(bundle, data):
 
 def test_users_of_one_event_teach_no_order(data):
     lonely = data.train.select(np.flatnonzero(np.diff(data.train.user_row, prepend=-1)))
-    from dataclasses import replace
-
     with pytest.raises(DataError, match="no user of the train part has two events"):
         mt.fit(SASRec(**SMALL), replace(data, train=lonely))
 
 
 @pytest.mark.parametrize(
-    "wrong",
+    ("family", "wrong"),
     [
-        {"dim": 0},
-        {"heads": 3},
-        {"blocks": 0},
-        {"dropout": 1.0},
-        {"tokens": 0},
-        {"device": "abacus"},
+        (SASRec, {"dim": 0}),
+        (SASRec, {"heads": 3}),
+        (SASRec, {"blocks": 0}),
+        (SASRec, {"dropout": 1.0}),
+        (SASRec, {"tokens": 0}),
+        (SASRec, {"device": "abacus"}),
+        (GRU4Rec, {"layers": 0}),
+        (NextItNet, {"cycle": 0}),
+        (NextItNet, {"kernel": 0}),
+        (HSTU, {"heads": 3}),
+        (HSTU, {"blocks": 0}),
     ],
 )
-def test_settings_that_make_no_sense(wrong, data):
-    with pytest.raises(SpecError):
-        mt.fit(SASRec(**SMALL | wrong), data)
+def test_settings_that_make_no_sense(family, wrong, data):
+    with pytest.raises(SpecError, match=rf"{next(iter(wrong))}|device|heads"):
+        mt.fit(family(**SMALL | wrong), data)

@@ -1,0 +1,52 @@
+"""A recurrent network over a history."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from martlet.core import SpecError
+from martlet.train.next_item import NextItem
+
+
+@dataclass(frozen=True, kw_only=True)
+class GRU4Rec(NextItem):
+    """Gated recurrent units that carry what was read so far.
+
+    **Source**: Hidasi et al., "Session-based Recommendations with Recurrent Neural Networks"
+    (2016).
+    **Differs**: the loss is the softmax over the whole catalogue, unless another is asked for;
+    whole histories are read in place of sessions in parallel.
+
+    Attributes:
+        hidden: width of the recurrent state.
+        layers: recurrent layers.
+    """
+
+    hidden: int = 128
+    layers: int = 1
+    dropout: float = 0.3
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("hidden", "layers"):
+            if getattr(self, name) < 1:
+                raise SpecError(f"{name} is {getattr(self, name)}: expected a whole number above 0")
+
+    def encoder(self) -> nn.Module:
+        """Return the network."""
+        return Encoder(self)
+
+
+class Encoder(nn.Module):
+    """Recurrent layers, and a linear one back to the space of the items."""
+
+    def __init__(self, spec: GRU4Rec) -> None:
+        super().__init__()
+        self.recurrent = nn.GRU(spec.dim, spec.hidden, spec.layers, batch_first=True)
+        self.back = nn.Linear(spec.hidden, spec.dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (B, L, d) of (B, L, d)."""
+        return self.back(self.recurrent(x)[0])  # type: ignore[no-any-return]

@@ -1,0 +1,72 @@
+"""Attention without a softmax, gated by the place that asks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from martlet.core import SpecError
+from martlet.train.next_item import NextItem
+
+
+@dataclass(frozen=True, kw_only=True)
+class HSTU(NextItem):
+    """Hierarchical sequential transduction units.
+
+    A place adds up what it finds, so how often something was met still counts: a softmax would
+    divide that out.
+
+    **Source**: Zhai et al., "Actions Speak Louder than Words: Trillion-Parameter Sequential
+    Transducers for Generative Recommendations" (2024), section 3.1.
+    **Differs**: the relative bias knows places, not times; events only, no actions in between.
+
+    Attributes:
+        blocks: layers.
+        heads: of the attention; they divide ``dim``.
+    """
+
+    blocks: int = 2
+    heads: int = 2
+    dropout: float = 0.2
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("blocks", "heads"):
+            if getattr(self, name) < 1:
+                raise SpecError(f"{name} is {getattr(self, name)}: expected a whole number above 0")
+        if self.dim % self.heads:
+            raise SpecError(f"{self.heads} heads do not divide dim {self.dim}: expected a divisor")
+
+    def encoder(self) -> nn.Module:
+        """Return the network."""
+        blocks = (Block(self) for _ in range(self.blocks))
+        return nn.Sequential(*blocks, nn.LayerNorm(self.dim))
+
+
+class Block(nn.Module):
+    """One unit: four projections, attention by SiLU, a gate, a residual."""
+
+    def __init__(self, spec: HSTU) -> None:
+        super().__init__()
+        self.heads, self.length, self.dropout = spec.heads, spec.max_length, spec.dropout
+        self.norm, self.norm2 = nn.LayerNorm(spec.dim), nn.LayerNorm(spec.dim)
+        self.parts, self.joined = nn.Linear(spec.dim, 4 * spec.dim), nn.Linear(spec.dim, spec.dim)
+        self.apart = nn.Parameter(torch.randn(spec.heads, spec.max_length) * 0.02)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (B, L, d) of (B, L, d)."""
+        batch, length, d = x.shape
+        parts = F.silu(self.parts(self.norm(x)))
+        gate, value, query, key = parts.view(batch, length, 4, self.heads, -1).permute(
+            2, 0, 3, 1, 4
+        )
+        step = torch.arange(length, device=x.device)
+        back = step[:, None] - step
+        bias = self.apart[:, back.clamp(min=0)]
+        found = F.silu(query @ key.transpose(2, 3) + bias) * (back >= 0) / self.length
+        joined = (found @ value).transpose(1, 2).reshape(batch, length, d)
+        gated = self.norm2(joined) * gate.transpose(1, 2).reshape(batch, length, d)
+        return x + F.dropout(self.joined(gated), self.dropout if self.training else 0.0)
