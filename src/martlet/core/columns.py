@@ -47,6 +47,22 @@ class Text:
         for start, end in itertools.pairwise(offsets):
             yield blob[start:end].decode()
 
+    def is_sound(self) -> bool:
+        """Whether the offsets rise over the whole block and every string is UTF-8. O(bytes)."""
+        offsets, blob = self.offsets, self.blob
+        if blob.dtype != np.uint8 or not len(offsets):
+            return False
+        if offsets[0] != 0 or offsets[-1] != len(blob) or (offsets[1:] < offsets[:-1]).any():
+            return False
+        inside = offsets[offsets < len(blob)]
+        if ((blob[inside] & 0xC0) == 0x80).any():
+            return False  # it starts within a letter
+        try:
+            blob.tobytes().decode()
+        except UnicodeDecodeError:
+            return False
+        return True
+
     @property
     def nbytes(self) -> int:
         """Bytes of the two arrays."""

@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from martlet.core.columns import Array, Column, Text, flatten, unflatten
+from martlet.core.columns import Array, Column, Text, flatten
 from martlet.core.errors import DataError
 from martlet.core.files import new_folder
 from martlet.core.interactions import Interactions
+from martlet.core.stored import FORMAT, HEAD, Folder
 from martlet.core.vocabulary import Vocabulary
 
-FORMAT = 1
-PROOF = ("dataset.json", "train.user_row.npy")  # a folder with these is a dataset
+PROOF = (HEAD, "train.user_row.npy")  # a folder with these is a dataset
 PARTS = ("train", "valid", "test")
 
 
@@ -100,44 +100,29 @@ class Dataset:
             for group, arrays in self._groups().items():
                 for name, array in arrays.items():
                     np.save(target / f"{group}.{name}.npy", array, allow_pickle=False)
-            about = {"format": FORMAT, "users": len(self.users), "items": len(self.items)}
-            about["about"] = dict(self.about)  # type: ignore[assignment]
-            (target / "dataset.json").write_text(json.dumps(about, indent=1, ensure_ascii=False))
+            head = {"format": FORMAT, "users": len(self.users), "items": len(self.items)}
+            (target / HEAD).write_text(json.dumps(head | {"about": dict(self.about)}, indent=1))
 
     @staticmethod
     def load(folder: str | Path) -> Dataset:
-        """Read a folder that ``save`` wrote; the arrays are memory-mapped.
+        """Read a folder that ``save`` wrote; the arrays are memory-mapped, and checked in one pass.
 
         Raises:
-            DataError: the folder is no dataset, or is damaged.
+            DataError: the folder is no dataset, or is damaged; names the file.
         """
-        folder = Path(folder)
-        try:
-            head = json.loads((folder / "dataset.json").read_text())
-            groups: dict[str, dict[str, Array]] = {}
-            for path in sorted(folder.glob("*.npy")):
-                group, name = path.name.removesuffix(".npy").split(".", 1)
-                groups.setdefault(group, {})[name] = np.load(
-                    path, mmap_mode="r", allow_pickle=False
-                )
-            if head["format"] != FORMAT:
-                raise DataError(
-                    f"{folder} has dataset format {head['format']}, this version reads {FORMAT}: "
-                    "prepare it again from the log"
-                )
-            users = Vocabulary.from_arrays(groups["users"])
-            items = Vocabulary.from_arrays(groups["items"])
-            train, valid, test = (_interactions(groups[p], len(users), len(items)) for p in PARTS)
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise DataError(
-                f"{folder} is not a readable dataset ({error}): expected a folder that "
-                "'martlet prepare' wrote; prepare it again from the log"
-            ) from error
-        catalogue = unflatten(groups.get("catalogue", {}))
-        user_table = unflatten(groups.get("user_table", {}))
-        labels: Any = unflatten(groups.get("labels", {}))
+        stored = Folder(Path(folder))
+        users, items = stored.vocabulary("users"), stored.vocabulary("items")
+        train, valid, test = (stored.events(part, len(users), len(items)) for part in PARTS)
         return Dataset(
-            users, items, train, valid, test, catalogue, user_table, head["about"], labels
+            users,
+            items,
+            train,
+            valid,
+            test,
+            stored.columns("catalogue", len(items)),
+            stored.columns("user_table", len(users)),
+            stored.head["about"],
+            stored.labels(*PARTS),
         )
 
     def _groups(self) -> dict[str, dict[str, Array]]:
@@ -155,9 +140,3 @@ class Dataset:
                 arrays["time_s"] = part.time_s
             groups[name] = arrays | {f"extra.{key}": value for key, value in part.extra.items()}
         return groups
-
-
-def _interactions(arrays: Mapping[str, Any], num_users: int, num_items: int) -> Interactions:
-    extra = {k.removeprefix("extra."): v for k, v in arrays.items() if k.startswith("extra.")}
-    columns = arrays["user_row"], arrays["item_row"], arrays["weight"], arrays.get("time_s")
-    return Interactions(*columns, num_users, num_items, extra)

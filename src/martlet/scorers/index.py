@@ -256,7 +256,7 @@ class FaissIVF:
 
         # Through a file of Python's: faiss does not look whether the end of its own was written.
         with open(folder / _FAISS, "wb") as file:
-            faiss.write_index(self.lists, faiss.PyCallbackIOWriter(file.write))
+            faiss.write_index(self.lists, faiss.PyCallbackIOWriter(file.write))  # type: ignore[attr-defined]
 
     @staticmethod
     def load(folder: Path, config: Mapping[str, Any], items: Table) -> FaissIVF:

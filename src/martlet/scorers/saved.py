@@ -150,21 +150,5 @@ def _check_rows(folder: Path, parts: Mapping[str, Any]) -> None:
         if len(rows) and not 0 <= rows.min() <= rows.max() < len(rows):
             raise BundleError(f"{folder / name}.safetensors has rows out of range")
     for name, column in texts.items():
-        if isinstance(column, Text) and not _readable(column):
+        if isinstance(column, Text) and not column.is_sound():
             raise BundleError(f"{folder}: the text of {name} has offsets or bytes that do not fit")
-
-
-def _readable(text: Text) -> bool:
-    """Whether every string lies inside the block and is UTF-8."""
-    offsets, blob = text.offsets, text.blob
-    rising = offsets[0] == 0 and offsets[-1] == len(blob) and not (np.diff(offsets) < 0).any()
-    if blob.dtype != np.uint8 or not rising:
-        return False
-    inside = offsets[offsets < len(blob)]
-    if ((blob[inside] & 0xC0) == 0x80).any():
-        return False
-    try:
-        blob.tobytes().decode()
-    except UnicodeDecodeError:
-        return False
-    return True

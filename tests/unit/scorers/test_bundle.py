@@ -13,7 +13,7 @@ from martlet.scorers.factors import Factors
 from martlet.scorers.index import FaissIVF
 from martlet.scorers.popular import Popular
 from martlet.scorers.projections import LinearFold, Lookup
-from martlet.scorers.saved import _readable, write_bundle
+from martlet.scorers.saved import write_bundle
 from martlet.scorers.storage import read_tensors, write_manifest, write_tensors
 from martlet.scorers.table import Table
 from support.bundles import DIM, NUM_ITEMS, NUM_USERS, bundle, cascade, draw, items
@@ -353,7 +353,7 @@ def test_a_scorer_of_another_catalogue_is_refused(tmp_path):
 
 def test_text_that_splits_a_letter_is_unreadable():
     whole = Text.of(["ö", "ab"])
-    assert _readable(whole)
-    assert not _readable(Text(whole.blob, np.array([0, 1, 4])))
-    assert not _readable(Text(whole.blob[:-1], whole.offsets))
-    assert not _readable(Text(whole.blob.astype(np.int8), whole.offsets))
+    assert whole.is_sound()
+    assert not Text(whole.blob, np.array([0, 1, 4])).is_sound()
+    assert not Text(whole.blob[:-1], whole.offsets).is_sound()
+    assert not Text(whole.blob.astype(np.int8), whole.offsets).is_sound()
