@@ -367,6 +367,13 @@ class TestThreadsAndSeeds:
         with pytest.raises(SpecError, match=f"MARTLET_THREADS is '{value}'"):
             num_threads()
 
+    @pytest.mark.parametrize("seed", [-1, 1.0, True, "1", None])
+    def test_seeds_are_whole_numbers_from_0(self, seed):
+        with pytest.raises(SpecError, match=f"seed is {seed!r}: expected a whole number from 0"):
+            rng(seed, "x")
+        assert rng(np.int32(3), "x").random() == rng(3, "x").random()
+        assert rng(2**80, "x").random() != rng(2**81, "x").random()
+
     def test_streams_differ_by_seed_and_name(self):
         draws = {rng(s, *n).random() for s in (0, 1) for n in (("a",), ("b",), ("a", 1))}
         assert len(draws) == 6
