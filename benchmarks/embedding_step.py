@@ -8,7 +8,8 @@ formula's within 1e-6 a step. FBGEMM runs with a table a field and with one merg
 row-wise Adagrad in its sparse operations and with its own Adagrad, which keeps a square for every
 value and is held to that formula. The fastest of each library counts.
 
-A step's seconds are the median of its round. "parts" tells ours apart, each alone.
+A step's seconds are the median of its round. "parts" tells ours apart ("merge" sums gradients
+alone, a part of "update"), "storages" the same steps of tables in fewer bits.
 """
 
 from __future__ import annotations
@@ -112,32 +113,46 @@ def draw(values: np.ndarray, batch: int, order: str, chosen: argparse.Namespace)
 class Ours:
     """Our table at the start of the work."""
 
-    def __init__(self, work: Work) -> None:
-        self.work, self.values = work, work.values.copy()
-        self.squares = np.zeros(len(self.values), np.float32)
+    def __init__(self, work: Work, storage: embedding.Storage = "fp32") -> None:
+        self.work = work
+        self.table = embedding.EmbeddingTable.of(work.values, storage)
+        self.squares = np.zeros(len(work.values), np.float32)
         self.out = np.empty(work.gradients.shape[1:], np.float32)
+        self.batch = self.sort(0)
 
     def run(self, first: int, count: int) -> dict[str, Any]:
         """Return the seconds of each step, as a peer does."""
         step_s = []
         for step in range(first, first + count):
             begin = time.perf_counter()
-            self.look_up(step)
-            self.update(step)
+            self.whole(step)
             step_s.append(time.perf_counter() - begin)
         return {"step_s": step_s}
+
+    def whole(self, step: int) -> None:
+        """Take a step: look up, sort, update."""
+        rows = self.work.rows[step].reshape(-1)
+        _, self.batch = embedding.begin(self.table, rows, out=self.out, num_threads=int(THREADS))
+        self.update(step)
 
     def look_up(self, step: int) -> None:
         """Look up the rows of a step."""
         rows = self.work.rows[step].reshape(-1)
-        embedding.lookup(self.values, rows, out=self.out, num_threads=int(THREADS))
+        embedding.lookup(self.table, rows, out=self.out, num_threads=int(THREADS))
+
+    def sort(self, step: int) -> embedding.Batch:
+        """Sort the rows of a step."""
+        return embedding.Batch.of(self.work.rows[step].reshape(-1), len(self.work.values))
+
+    def merge(self, step: int) -> None:
+        """Sum the gradients of a batch."""
+        embedding.merge(self.batch, self.work.gradients[step % GRADIENTS])
 
     def update(self, step: int) -> None:
-        """Take the gradients of a step back."""
-        rows, gradient = self.work.rows[step].reshape(-1), self.work.gradients[step % GRADIENTS]
+        """Take the gradients of the batch back."""
         embedding.adagrad(
-            self.values, self.squares, rows, gradient,
-            rate=RATE, eps=EPS, num_threads=int(THREADS),
+            self.table, self.squares, self.batch, self.work.gradients[step % GRADIENTS],
+            step=step + 1, rate=RATE, eps=EPS, num_threads=int(THREADS),
         )  # fmt: skip
 
 
@@ -183,6 +198,7 @@ def compare(work: Work, python: Path | None, rounds: int) -> dict[str, Any]:
         "seconds": seconds,
         "summary": {name: summary(values) for name, values in seconds.items()},
         "parts": parts(ours, rounds),
+        "storages": storages(work, rounds),
         "apart_a_step": apart,
         "goal": GOAL,
     }
@@ -199,7 +215,7 @@ def check(
 ) -> dict[str, float]:
     """Return how far each table is from its formula, over the number of steps."""
     exact = {by: work.formula(touched, by_value=by) for by in (False, True)}
-    tables = {OURS: ours.values[touched]}
+    tables = {OURS: ours.table.values[touched]}
     for name, peer in peers.items():
         peer.ask(first=0, count=0, save=str(folder / f"{name}.npy"))
         tables[name] = np.load(folder / f"{name}.npy")
@@ -214,38 +230,50 @@ def check(
 
 
 def parts(ours: Ours, rounds: int) -> dict[str, Any]:
-    """Return the seconds of parts of our step, each over batches of the work, in turn."""
-    work, turn = ours.work, iter(range(10**9))
-
-    def over(part: Callable[[int], Any]) -> Callable[[], float]:
-        def run() -> float:
-            step_s = []
-            for _ in range(work.count):
-                step = next(turn) % len(work.rows)
-                begin = time.perf_counter()
-                part(step)
-                step_s.append(time.perf_counter() - begin)
-            return float(np.median(step_s))
-
-        return run
-
-    def sort(step: int) -> None:
-        embedding._sorted(work.rows[step].reshape(-1), len(work.values))
-
-    def sort_and_sum(step: int) -> None:
-        rows = work.rows[step].reshape(-1)
-        embedding.merge(rows, work.gradients[step % GRADIENTS], len(work.values))
-
-    found = {"lookup": ours.look_up, "sort": sort, "sort_and_sum": sort_and_sum}
-    found["update"] = ours.update
-    seconds = interleave({name: over(part) for name, part in found.items()}, max(2, rounds // 3))
+    """Return the seconds of each part within our steps."""
+    seconds: dict[str, list[float]] = {name: [] for name in ("lookup", "sort", "update", "merge")}
+    for turn in range(max(2, rounds // 3)):
+        step_s: dict[str, list[float]] = {name: [] for name in seconds}
+        for at in range(ours.work.count):
+            step = (turn * ours.work.count + at) % len(ours.work.rows)
+            begin = time.perf_counter()
+            ours.look_up(step)
+            looked_up = time.perf_counter()
+            ours.batch = ours.sort(step)
+            sorted_ = time.perf_counter()
+            ours.update(step)
+            updated = time.perf_counter()
+            ours.merge(step)
+            marks = [begin, looked_up, sorted_, updated, time.perf_counter()]
+            for name, part in zip(step_s, np.diff(marks).tolist(), strict=True):
+                step_s[name].append(part)
+        for name, part in step_s.items():
+            seconds[name].append(float(np.median(part)))
     return {name: summary(values) for name, values in seconds.items()}
+
+
+def storages(work: Work, rounds: int) -> dict[str, Any]:
+    """Return the seconds of a step, and the bytes, of tables in every storage, in turn."""
+    tables = {name: Ours(work, name) for name in ("fp32", "fp16", "bf16", "int8")}
+
+    def one_round(ours: Ours) -> float:
+        return float(np.median(ours.run(0, work.count)["step_s"]))
+
+    variants = {name: lambda ours=ours: one_round(ours) for name, ours in tables.items()}
+    for variant in variants.values():
+        variant()
+    seconds = interleave(variants, max(2, rounds // 3))
+    return {
+        name: {"seconds": summary(values), "bytes": tables[name].table.nbytes}
+        for name, values in seconds.items()
+    }
 
 
 def tell(line: dict[str, Any]) -> None:
     ms = {name: round(1e3 * values["median"], 3) for name, values in line["summary"].items()}
     inner = {name: round(1e3 * values["median"], 3) for name, values in line["parts"].items()}
-    say(f"{line['batch']} {line['order']}: ms {ms}, parts {inner}")
+    low = {k: round(1e3 * v["seconds"]["median"], 3) for k, v in line["storages"].items()}
+    say(f"{line['batch']} {line['order']}: ms {ms}, parts {inner}, storages {low}")
     for library in ("fbgemm", "torch"):
         if f"speedup_over_{library}" in line:
             say(f"  {line[f'speedup_over_{library}']['median']:.1f} times {library}")

@@ -6,35 +6,145 @@ batch, and the digits depend neither on the number of threads nor on how rows ar
 
 Only the rows of a batch move. For Adam that is its lazy form: the moments of other rows rest too,
 and the correction of their bias counts the steps of the whole table.
+
+A table may be stored in fewer bits than it is computed in. Rows are widened to float32, moved, and
+rounded up or down by chance, so that the mean of many small steps is theirs, where rounding to the
+nearest would lose them all. The chance is a hash of seed, step, row and column: a run repeats bit
+for bit.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from martlet.core import DataError
-from martlet.kernels.dots import ask
+from martlet.kernels.groups import Rows, check_rows, sort_rows, sum_groups
 from martlet.kernels.jit import njit
 from martlet.kernels.parallel import spread
+from martlet.kernels.rows import (
+    ask_row,
+    blend_row,
+    descend_row,
+    mix_step,
+    read_row,
+    square_row,
+    write_row,
+)
 
 F32 = NDArray[np.float32]
-Rows = NDArray[np.int32] | NDArray[np.int64]
+Storage = Literal["fp32", "fp16", "bf16", "int8"]
 
 _AHEAD = 64  # rows between the one at hand and the one that memory is asked for
-_GRAIN = 1 << 10  # rows that are worth a thread
-_DIGIT = 11  # bits that are sorted at a time: the counts stay in the first cache
+_CHUNK = 64  # positions whose sums wait in the first cache until their rows have come
+_LOOKUP_GRAIN = 1 << 20  # values that are worth a thread
+_UPDATE_GRAIN = 1 << 18
 _SGD, _ADAGRAD, _ADAM = 0, 1, 2
-_NO_STATE = np.zeros((0, 0), np.float32), np.zeros(0, np.float32)
+_NO_MATRIX, _NO_VECTOR = np.zeros((0, 0), np.float32), np.zeros(0, np.float32)
+_DTYPES: dict[str, Any] = {
+    "fp32": np.float32, "fp16": np.float16, "bf16": np.uint16, "int8": np.int8,
+}  # fmt: skip
 
 
-def lookup(values: F32, rows: Rows, *, out: F32 | None = None, num_threads: int = 1) -> F32:
+@dataclass(frozen=True, eq=False)
+class EmbeddingTable:
+    """An (N, d) table of float32 meaning that is trained in its storage.
+
+    Attributes:
+        storage: "fp32", "fp16", "bf16" (the upper half of a float32) or "int8" (symmetric, a scale
+            a row).
+        values: (N, d) float32, float16, uint16 or int8, C-contiguous.
+        scale: (N,) float32 with int8, where a value is code times scale; else empty.
+        seed: of the rounding by chance.
+    """
+
+    storage: Storage
+    values: Any
+    scale: F32
+    seed: int = 0
+
+    @staticmethod
+    def of(vectors: F32, storage: Storage = "fp32", seed: int = 0) -> EmbeddingTable:
+        """Return a table of (N, d) vectors, copied and rounded to the nearest. O(N d)."""
+        scale = _NO_VECTOR
+        if storage == "int8":
+            scale = np.abs(vectors).max(1, initial=0) / np.float32(127)
+            codes = vectors / np.where(scale > 0, scale, np.float32(1))[:, None]
+            values: Any = np.rint(codes).astype(np.int8)
+        elif storage == "bf16":
+            bits = np.ascontiguousarray(vectors).view(np.uint32)
+            values = ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype(np.uint16)
+        else:
+            values = np.array(vectors, _DTYPES[storage], order="C")
+        return EmbeddingTable(storage, values, scale, seed)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of values and scales."""
+        return int(self.values.nbytes + self.scale.nbytes)
+
+    def wide(self) -> F32:
+        """Return the (N, d) float32 vectors. O(N d)."""
+        if self.storage == "bf16":
+            return (self.values.astype(np.uint32) << 16).view(np.float32)
+        wide: F32 = self.values.astype(np.float32)
+        return wide * self.scale[:, None] if self.storage == "int8" else wide
+
+    def store(self, rows: Rows, vectors: F32, step: int) -> None:
+        """Set distinct rows, in place, rounded by chance as a training step rounds them.
+
+        Args:
+            rows: (n,) int32 or int64 below N, none twice.
+            vectors: (n, d) float32.
+            step: another number gives other chances.
+
+        Raises:
+            DataError: a row lies outside the table; nothing has changed.
+        """
+        outside = np.flatnonzero((rows < 0) | (rows >= len(self.values)))
+        check_rows(rows, int(outside[0]) if len(outside) else len(rows), len(self.values))
+        _store(*self._arrays(), np.ascontiguousarray(vectors), rows, *self._chance(step))
+
+    def _arrays(self) -> tuple[Any, F32]:
+        """Return what kernels take: half precision as integers of its bits, by their sign."""
+        halves = {"fp16": np.uint16, "bf16": np.int16}.get(self.storage)
+        return self.values if halves is None else self.values.view(halves), self.scale
+
+    def _chance(self, step: int) -> tuple[np.uint64, np.uint64]:
+        return np.uint64(self.seed % 2**64), np.uint64(step)
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """The rows that a batch names, sorted.
+
+    Attributes:
+        keys: (n,) uint64 that rise, each a row above the bits of one of its positions.
+        shift: number of the positions' bits.
+    """
+
+    keys: NDArray[np.uint64]
+    shift: np.int64
+
+    @staticmethod
+    def of(rows: Rows, num_rows: int) -> Batch:
+        """Sort (n,) int32 or int64 rows below ``num_rows``. O(n) for each 11 bits of a row.
+
+        Raises:
+            DataError: a row lies outside the table.
+        """
+        return Batch(*sort_rows(rows, num_rows))
+
+
+def lookup(
+    table: EmbeddingTable, rows: Rows, *, out: F32 | None = None, num_threads: int = 1
+) -> F32:
     """Return the (n, d) float32 rows of a table. O(n d), bound by the memory's latency.
 
     Args:
-        values: (N, d) float32, C-contiguous.
+        table: of N rows.
         rows: (n,) int32 or int64 below N.
         out: (n, d) float32, C-contiguous, to be filled and returned; None makes one.
         num_threads: threads over rows.
@@ -42,44 +152,46 @@ def lookup(values: F32, rows: Rows, *, out: F32 | None = None, num_threads: int 
     Raises:
         DataError: a row lies outside the table.
     """
-    n = len(rows)
+    n, (values, scale) = len(rows), table._arrays()
     wide = np.empty((n, values.shape[1]), np.float32) if out is None else out
-    table, bad = _bytes(values), np.full(1, n, np.int64)
+    found = [n]
 
     def some(start: int, stop: int) -> None:
-        outside = _gather(values, table, rows, wide, start, stop)
+        outside = _gather(values, scale, rows, wide, start, stop)
         if outside < stop:
-            bad[0] = min(bad[0], outside)
+            found.append(outside)
 
-    spread(some, n, num_threads, _GRAIN)
-    _check(rows, int(bad[0]), len(values))
+    spread(some, n, num_threads, max(1, _LOOKUP_GRAIN // wide.shape[1]))
+    check_rows(rows, min(found), len(values))
     return wide
 
 
-def lookup_reference(values: F32, rows: Rows) -> F32:
+def lookup_reference(table: EmbeddingTable, rows: Rows) -> F32:
     """Return what ``lookup`` returns, in NumPy."""
-    return values[rows]
+    return table.wide()[rows]
 
 
-def merge(rows: Rows, gradients: F32, num_rows: int) -> tuple[Any, F32]:
+def begin(
+    table: EmbeddingTable, rows: Rows, *, out: F32 | None = None, num_threads: int = 1
+) -> tuple[F32, Batch]:
+    """Return what ``lookup`` returns, and the batch sorted for the step that follows. O(n d)."""
+    return lookup(table, rows, out=out, num_threads=num_threads), Batch.of(rows, len(table.values))
+
+
+def merge(batch: Batch, gradients: F32) -> tuple[NDArray[np.int64], F32]:
     """Return the distinct rows of a batch, rising, and the sum of the gradients of each.
 
     Args:
-        rows: (n,) int32 or int64 below ``num_rows``.
+        batch: of n positions.
         gradients: (n, d) float32, C-contiguous, summed in the order of their positions.
-        num_rows: rows of the table.
 
     Returns:
         (m,) int64 and (m, d) float32. O(n d).
-
-    Raises:
-        DataError: a row lies outside the table.
     """
-    keys, shift, count = _sorted(rows, num_rows)
-    distinct = np.empty(count, np.int64)
-    sums = np.empty((count, gradients.shape[1]), np.float32)
-    _sum_groups(keys, shift, gradients, _bytes(gradients), distinct, sums)
-    return distinct, sums
+    distinct = np.empty(len(batch.keys), np.int64)
+    sums = np.empty(gradients.shape, np.float32)
+    count = _merge(batch.keys, batch.shift, gradients, sums, distinct)
+    return distinct[:count], sums[:count]
 
 
 def merge_reference(rows: Rows, gradients: F32) -> tuple[Any, NDArray[np.float64]]:
@@ -90,28 +202,36 @@ def merge_reference(rows: Rows, gradients: F32) -> tuple[Any, NDArray[np.float64
     return distinct.astype(np.int64), sums
 
 
-def sgd(values: F32, rows: Rows, gradients: F32, *, rate: float, num_threads: int = 1) -> None:
+def sgd(
+    table: EmbeddingTable,
+    batch: Batch,
+    gradients: F32,
+    *,
+    step: int,
+    rate: float,
+    num_threads: int = 1,
+) -> None:
     """Take a step of plain descent, in place: w -= rate g, with g the sum of a row's gradients.
 
     Args:
-        values: (N, d) float32, C-contiguous.
-        rows: (n,) int32 or int64 below N, in any order, as often as they occur.
+        table: of N rows.
+        batch: of n positions of the table.
         gradients: (n, d) float32, C-contiguous.
+        step: number of this step of the whole table, from 1; rounding takes its chances from it.
         rate: length of the step.
-        num_threads: threads over distinct rows.
-
-    Raises:
-        DataError: a row lies outside the table; nothing has moved.
+        num_threads: threads over rows.
     """
-    _step(values, *_NO_STATE, rows, gradients, _SGD, (rate, 0, 0, 0, 0, 0), num_threads)
+    numbers = rate, 0, 0, 0, 0, 0
+    _step(table, _NO_MATRIX, _NO_VECTOR, batch, gradients, _SGD, numbers, step, num_threads)
 
 
 def adagrad(
-    values: F32,
+    table: EmbeddingTable,
     squares: F32,
-    rows: Rows,
+    batch: Batch,
     gradients: F32,
     *,
+    step: int,
     rate: float,
     eps: float = 1e-8,
     num_threads: int = 1,
@@ -121,29 +241,27 @@ def adagrad(
         s += mean over features of g^2;  w -= rate g / (sqrt(s) + eps)
 
     Args:
-        values: (N, d) float32, C-contiguous.
+        table: of N rows.
         squares: (N,) float32, the s of every row; zeros at first.
-        rows: (n,) int32 or int64 below N, in any order, as often as they occur.
+        batch: of n positions of the table.
         gradients: (n, d) float32, C-contiguous; g is the sum over a row's positions.
+        step: number of this step of the whole table, from 1; rounding takes its chances from it.
         rate: length of the step.
         eps: keeps the step finite.
-        num_threads: threads over distinct rows.
-
-    Raises:
-        DataError: a row lies outside the table; nothing has moved.
+        num_threads: threads over rows.
 
     **Source**: Duchi, Hazan and Singer (2011).
     **Differs**: one number a row in place of one a feature, as in production recommenders.
     """
-    state = _NO_STATE[0], squares
-    _step(values, *state, rows, gradients, _ADAGRAD, (rate, eps, 0, 0, 0, 0), num_threads)
+    numbers = rate, eps, 0, 0, 0, 0
+    _step(table, _NO_MATRIX, squares, batch, gradients, _ADAGRAD, numbers, step, num_threads)
 
 
 def adam(
-    values: F32,
+    table: EmbeddingTable,
     first: F32,
     second: F32,
-    rows: Rows,
+    batch: Batch,
     gradients: F32,
     *,
     step: int,
@@ -159,20 +277,17 @@ def adam(
         w -= rate (m / (1 - beta1^step)) / (sqrt(v / (1 - beta2^step)) + eps)
 
     Args:
-        values: (N, d) float32, C-contiguous.
+        table: of N rows.
         first: (N, d) float32, the m of every row; zeros at first.
         second: (N,) float32, the v of every row; zeros at first.
-        rows: (n,) int32 or int64 below N, in any order, as often as they occur.
+        batch: of n positions of the table.
         gradients: (n, d) float32, C-contiguous; g is the sum over a row's positions.
         step: number of this step of the whole table, from 1.
         rate: length of the step.
         beta1: decay of m.
         beta2: decay of v.
         eps: keeps the step finite.
-        num_threads: threads over distinct rows.
-
-    Raises:
-        DataError: a row lies outside the table; nothing has moved.
+        num_threads: threads over rows.
 
     **Source**: Kingma and Ba (2015), algorithm 1.
     **Differs**: one second moment a row; rows that are not in the batch rest, their moments too.
@@ -180,11 +295,11 @@ def adam(
     # In float32, 1 - 0.999 would be off by 1e-5: what is near 1 is taken from 1 out here.
     root = (1 - beta2**step) ** 0.5
     numbers = rate * root / (1 - beta1**step), eps * root, beta1, 1 - beta1, beta2, 1 - beta2
-    _step(values, first, second, rows, gradients, _ADAM, numbers, num_threads)
+    _step(table, first, second, batch, gradients, _ADAM, numbers, step, num_threads)
 
 
 def sgd_reference(values: F32, rows: Rows, gradients: F32, *, rate: float) -> Any:
-    """Return the table after ``sgd``, in NumPy and float64."""
+    """Return the values after ``sgd`` of an fp32 table, in NumPy and float64."""
     at, g = merge_reference(rows, gradients)
     wide = values.astype(np.float64)
     wide[at] -= rate * g
@@ -194,7 +309,7 @@ def sgd_reference(values: F32, rows: Rows, gradients: F32, *, rate: float) -> An
 def adagrad_reference(
     values: F32, squares: F32, rows: Rows, gradients: F32, *, rate: float, eps: float = 1e-8
 ) -> Any:
-    """Return the table and its state after ``adagrad``, in NumPy and float64."""
+    """Return the values of an fp32 table and its state after ``adagrad``, in NumPy and float64."""
     at, g = merge_reference(rows, gradients)
     wide, s = values.astype(np.float64), squares.astype(np.float64)
     s[at] += (g**2).mean(1)
@@ -215,7 +330,7 @@ def adam_reference(
     beta2: float = 0.999,
     eps: float = 1e-8,
 ) -> Any:
-    """Return the table and its two moments after ``adam``, in NumPy and float64."""
+    """Return the values of an fp32 table and its moments after ``adam``, in NumPy and float64."""
     at, g = merge_reference(rows, gradients)
     wide, m, v = (array.astype(np.float64) for array in (values, first, second))
     m[at] = beta1 * m[at] + (1 - beta1) * g
@@ -226,166 +341,79 @@ def adam_reference(
 
 
 def _step(
-    values: F32, first: F32, second: F32, rows: Rows, gradients: F32, rule: int,
-    numbers: tuple[float, ...], num_threads: int,
+    table: EmbeddingTable, first: F32, second: F32, batch: Batch, gradients: F32, rule: int,
+    numbers: tuple[float, ...], step: int, num_threads: int,
 ) -> None:  # fmt: skip
-    keys, shift, _ = _sorted(rows, len(values))
-    constants = np.array(numbers, np.float32)
-    tables = _bytes(values), _bytes(first), _bytes(second), _bytes(gradients)
+    state = *table._arrays(), first, second
+    rest = rule, np.array(numbers, np.float32), *table._chance(step)
 
     def some(start: int, stop: int) -> None:
-        _update(
-            keys, shift, values, first, second, gradients, *tables, rule, constants, start, stop
-        )
+        _update(batch.keys, batch.shift, gradients, *state, *rest, start, stop)
 
-    spread(some, len(keys), num_threads, _GRAIN)
-
-
-def _sorted(rows: Rows, num_rows: int) -> tuple[Any, Any, int]:
-    """Return keys that rise, each a row above the bits of its position, and the rows' number."""
-    n = len(rows)
-    row_bits, shift = max(1, (num_rows - 1).bit_length()), max(1, (n - 1).bit_length())
-    keys = np.empty((2, n), np.uint64)
-    at, count = _sort(rows, num_rows, row_bits, shift, keys)
-    _check(rows, n if count >= 0 else at, num_rows)
-    return keys[at], np.uint64(shift), count
-
-
-def _bytes(values: Any) -> NDArray[np.uint8]:
-    width = values.nbytes // max(1, len(values))
-    return values.reshape(-1).view(np.uint8).reshape(len(values), width)
-
-
-def _check(rows: Rows, outside: int, num_rows: int) -> None:
-    if outside < len(rows):
-        raise DataError(
-            f"row {rows[outside]} at position {outside} is outside the table: expected 0 to "
-            f"{num_rows - 1}; look ids up in the vocabulary that the table was made for"
-        )
+    spread(some, len(batch.keys), num_threads, max(1, _UPDATE_GRAIN // gradients.shape[1]))
 
 
 @njit(cache=True, nogil=True)
-def _gather(values: Any, table: Any, rows: Any, out: Any, start: int, stop: int) -> int:
+def _gather(values: Any, scale: Any, rows: Any, out: Any, start: int, stop: int) -> int:
     """Fill ``out[start:stop]``; return the first position of a row outside, else ``stop``."""
     for at in range(start, stop):
         if rows[at] < 0 or rows[at] >= len(values):
             return at
     for at in range(start, min(start + _AHEAD, stop)):
-        ask(table, np.int64(rows[at]))
-    for at in range(np.uint64(start), np.uint64(stop)):
-        ask(table, np.int64(rows[min(at + np.uint64(_AHEAD), np.uint64(stop - 1))]))
-        row = np.uint64(rows[at])
-        for f in range(np.uint64(values.shape[1])):
-            out[at, f] = values[row, f]
+        ask_row(values, np.int64(rows[at]))
+    for at in range(start, stop):
+        later = np.int64(rows[min(at + _AHEAD, stop - 1)])
+        ask_row(values, later)
+        if len(scale):
+            ask_row(scale, later)
+        read_row(values, scale, np.int64(rows[at]), out, np.int64(at))
     return stop
 
 
 @njit(cache=True, nogil=True)
-def _sort(rows: Any, num_rows: int, row_bits: int, place_bits: int, keys: Any) -> tuple[int, int]:
-    """Sort the positions by row, equal ones as they stand: by digits, from the lowest.
-
-    Returns which of the two ``keys`` holds the sorted ones, and the number of distinct rows; or the
-    first position of a row outside the table, and -1.
-    """
-    n = len(rows)
-    shift = np.uint64(place_bits)
-    passes = (row_bits + _DIGIT - 1) // _DIGIT
-    digit = (row_bits + passes - 1) // passes
-    mask = np.int64((1 << digit) - 1)
-    counts = np.zeros((passes, mask + 1), np.int32)
-    for at in range(n):
-        row = np.int64(rows[at])
-        if row < 0 or row >= num_rows:
-            return at, -1
-        keys[0, at] = (np.uint64(row) << shift) | np.uint64(at)
-        for turn in range(passes):
-            counts[turn, (row >> (digit * turn)) & mask] += 1
-    for turn in range(passes):
-        count, by = counts[turn], shift + np.uint64(digit * turn)
-        total = np.int32(0)
-        for one in range(len(count)):
-            total, count[one] = np.int32(total + count[one]), total
-        given, ordered = keys[turn & 1], keys[1 - (turn & 1)]
-        for at in range(n):
-            key = given[at]
-            own = np.int64(key >> by) & mask
-            ordered[count[own]] = key
-            count[own] += 1
-    last, ordered = passes & 1, keys[passes & 1]
-    distinct = 0
-    for at in range(n):
-        distinct += at == 0 or ordered[at] >> shift != ordered[at - 1] >> shift
-    return last, distinct
+def _store(values: Any, scale: Any, vectors: Any, rows: Any, seed: Any, step: Any) -> None:
+    state = np.int64(mix_step(seed, step))
+    for at in range(len(rows)):
+        write_row(values, scale, np.int64(rows[at]), vectors, np.int64(at), state)
 
 
 @njit(cache=True, nogil=True)
-def _sum(keys: Any, shift: Any, at: int, gradients: Any, gradient_bytes: Any, total: Any) -> int:
-    """Sum the gradients of the row at place ``at`` of the keys; return the place after its last."""
-    places = (np.uint64(1) << shift) - np.uint64(1)
-    end = len(keys) - 1
-    row = keys[at] >> shift
-    place = np.int64(keys[at] & places)
-    ask(gradient_bytes, np.int64(keys[min(at + _AHEAD, end)] & places))
-    for f in range(len(total)):
-        total[f] = gradients[place, f]
-    at += 1
-    while at < len(keys) and keys[at] >> shift == row:
-        ask(gradient_bytes, np.int64(keys[min(at + _AHEAD, end)] & places))
-        place = np.int64(keys[at] & places)
-        for f in range(len(total)):
-            total[f] += gradients[place, f]
-        at += 1
-    return at
+def _merge(keys: Any, shift: Any, gradients: Any, sums: Any, distinct: Any) -> int:
+    return sum_groups(keys, shift, np.int64(0), np.int64(len(keys)), gradients, (), sums, distinct)
 
 
-@njit(cache=True, nogil=True)
-def _sum_groups(
-    keys: Any, shift: Any, gradients: Any, gradient_bytes: Any, distinct: Any, sums: Any
-) -> None:
-    at = 0
-    for group in range(len(distinct)):
-        distinct[group] = keys[at] >> shift
-        at = _sum(keys, shift, at, gradients, gradient_bytes, sums[group])
-
-
-@njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz"}, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy")
 def _update(
-    keys: Any, shift: Any, values: Any, first: Any, second: Any, gradients: Any,
-    value_bytes: Any, first_bytes: Any, second_bytes: Any, gradient_bytes: Any,
-    rule: int, numbers: Any, start: int, stop: int,
+    keys: Any, shift: Any, gradients: Any, values: Any, scale: Any, first: Any, second: Any,
+    rule: int, numbers: Any, seed: Any, step: Any, start: int, stop: int,
 ) -> None:  # fmt: skip
     """Move the rows whose first key lies in ``start:stop``."""
-    d = values.shape[1]
-    zero, end = np.float32(0), len(keys) - 1
+    n, d, by = len(keys), values.shape[1], np.uint64(shift)
     rate, eps, beta1, rest1, beta2, rest2 = numbers
-    g = np.empty(d, np.float32)
+    share, state = np.float32(1) / np.float32(d), np.int64(mix_step(seed, step))
+    # What begins the sums of a row becomes its step, and then the row itself.
+    steps, distinct = np.empty((_CHUNK, d), np.float32), np.empty(_CHUNK, np.int64)
+    tables = (values, scale, first, second)
     at = start
-    while 0 < at < stop and keys[at] >> shift == keys[at - 1] >> shift:
+    while 0 < at < stop and keys[at] >> by == keys[at - 1] >> by:
         at += 1
     while at < stop:
-        row = np.int64(keys[at] >> shift)
-        later = np.int64(keys[min(at + _AHEAD, end)] >> shift)
-        ask(value_bytes, later)
-        if rule != _SGD:
-            ask(second_bytes, later)
-            if rule == _ADAM:
-                ask(first_bytes, later)
-        at = _sum(keys, shift, at, gradients, gradient_bytes, g)
-        scale = rate
-        if rule != _SGD:
-            square = zero
-            for f in range(d):
-                square += g[f] * g[f]
-            square /= np.float32(d)
-            if rule == _ADAGRAD:
-                second[row] += square
-                scale = rate / (np.sqrt(second[row]) + eps)
-            else:
-                second[row] = beta2 * second[row] + rest2 * square
-                scale = rate / (np.sqrt(second[row]) + eps)
-                for f in range(d):
-                    moment = beta1 * first[row, f] + rest1 * g[f]
-                    first[row, f] = moment
-                    g[f] = moment
-        for f in range(d):
-            values[row, f] -= scale * g[f]
+        end = min(at + _CHUNK, stop)
+        while end < n and keys[end] >> by == keys[end - 1] >> by:
+            end += 1
+        count: int = sum_groups(
+            keys, shift, np.int64(at), np.int64(end), gradients, tables, steps, distinct
+        )
+        at = end
+        for group in range(count):
+            row, length = distinct[group], rate
+            if rule != _SGD:
+                square = share * square_row(steps, group)
+                if rule == _ADAGRAD:
+                    second[row] += square
+                else:
+                    second[row] = beta2 * second[row] + rest2 * square
+                    blend_row(first, row, steps, group, beta1, rest1)
+                length = rate / (np.sqrt(second[row]) + eps)
+            descend_row(values, scale, row, steps, group, length)
+            write_row(values, scale, row, steps, group, state)
