@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,8 +17,10 @@ from martlet.core import (
     DataError,
     Dataset,
     Interactions,
+    MartletError,
     Progress,
     SpecError,
+    Text,
     Vocabulary,
     rng,
 )
@@ -27,6 +30,7 @@ from martlet.data.prepare import assign, encode
 from martlet.data.reading import Log, read
 from martlet.data.side import join_table
 from martlet.data.splits import TRAIN, VALID, Split, TimeSplit
+from martlet.frontier.frontier import corrected
 from martlet.measure.quality import evaluate
 from martlet.metrics import Interval, bootstrap, paired_bootstrap
 from martlet.models.fit import fit
@@ -36,6 +40,7 @@ from martlet.models.registry import name_of
 ALL, NONE = "all rules", "no rule"
 QUALITY = "ndcg@10"
 _ASKED = 20_000  # users whose lists are compared: more narrow the intervals by little
+_WARM_UP = 1000  # events: no more is needed to compile
 _CHUNK = 1 << 22
 _PART = " part"  # beside columns of any name of the log
 
@@ -48,8 +53,9 @@ class Trial:
         without: the rule that was left out, or "all rules", or "no rule".
         rows: events left, of all parts.
         quality: NDCG@10 with its 95% interval.
-        gain: NDCG@10 under all rules minus this one's, user by user; None for "all rules".
-        fit_s: seconds of the fit.
+        gain: NDCG@10 under all rules minus this one's, user by user, 95% for the intervals of all
+            trials together; None for "all rules".
+        fit_s: seconds of the fit; what is compiled once was compiled before.
         prepare_s: seconds to read the log, which is done once for all, and to apply the rules.
     """
 
@@ -129,7 +135,8 @@ class Effect:
         ]
         about = (
             f"Effect of the rules on {self.model}: {self.num_users:,} users, the same "
-            f"{self.num_targets:,} items to find for every row"
+            f"{self.num_targets:,} items to find for every row; 95% intervals, "
+            f"{corrected(len(self.trials) - 1)}"
         )
         return "\n".join([about, *lines])
 
@@ -190,6 +197,9 @@ def effect(
         for names, table, kind in zip(ids, (users, items), ("user", "item"), strict=True)
     ]
     names = [Vocabulary.of(column.to_list()) for column in ids]
+    if progress is not None:
+        progress("effect: warm up", 0, len(trials))
+    _warm_up(model, _part(_cleaned(raw, clean, ids), TRAIN), tables, seed)
     measured: dict[str, tuple[float, NDArray[np.float64]]] = {}
     found: list[Trial] = []
     best: NDArray[np.float64] | None = None
@@ -204,7 +214,9 @@ def effect(
             dataset = _dataset(names, train, valid, tables)
             measured[train.hash] = _measure(model, dataset, seed)
         fit_s, values = measured[train.hash]
-        gain = None if best is None else paired_bootstrap(values, best, seed=seed)
+        gain = None
+        if best is not None:
+            gain = paired_bootstrap(values, best, seed=seed, comparisons=len(trials) - 1)
         best = values if best is None else best
         quality = bootstrap(values, seed=seed)
         found.append(Trial(name, len(events), quality, gain, fit_s, prepare_s))
@@ -296,6 +308,29 @@ def _dataset(
 
 def _signed(gain: Interval) -> str:
     return f"{gain.mean:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}]"
+
+
+def _warm_up(
+    model: Any, train: Interactions, tables: Sequence[dict[str, Column]], seed: int
+) -> None:
+    """Fit once on a few events and rows, so that no trial's time holds what the first compiles."""
+    some = train.select(np.arange(min(len(train), _WARM_UP)))
+    users, user = np.unique(some.user_row, return_inverse=True)
+    items, item = np.unique(some.item_row, return_inverse=True)
+    small = Interactions.sort(
+        user, item, some.weight, some.time_s, num_users=len(users), num_items=len(items)
+    )
+    names = [Vocabulary.of(range(len(rows))) for rows in (users, items)]
+    few = [
+        {
+            name: column.take(rows) if isinstance(column, Text) else column[rows]
+            for name, column in table.items()
+        }
+        for table, rows in zip(tables, (users, items), strict=True)
+    ]
+    # A model that cannot be fitted on so little is timed with what it compiles.
+    with suppress(MartletError):
+        fit(model, _dataset(names, small, small.select(np.zeros(len(small), bool)), few), seed=seed)
 
 
 def _measure(model: Any, dataset: Dataset, seed: int) -> tuple[float, NDArray[np.float64]]:

@@ -9,6 +9,7 @@ from martlet.data import GivenSplit, LastOut, RandomSplit, TimeSplit, prepare
 from martlet.data.clean import Duplicates, KCore, MinRating, RecencyDecay, ValidTime
 from martlet.frontier import effect as module
 from martlet.frontier.effect import ALL, NONE, effect
+from martlet.models.item_knn import ItemKNN
 from martlet.models.popularity import Popularity
 
 RULES = (ValidTime(), MinRating(3), Duplicates(), RecencyDecay(5))
@@ -48,8 +49,46 @@ def test_each_rule_is_left_out_and_told():
     assert idle.verdict == "changes nothing"
     assert idle.fit_s == by_name[ALL].fit_s  # it was not fitted again
     assert by_name[ALL].gain is None
-    assert told[0] == ("effect: all rules", 0, 6)
+    assert told[:2] == [("effect: warm up", 0, 6), ("effect: all rules", 0, 6)]
     assert told[-1] == ("effect", 6, 6)
+
+
+@pytest.mark.parametrize("spec", [ItemKNN(), Popularity()])
+def test_the_first_fit_is_small_and_is_not_timed(monkeypatch, spec):
+    monkeypatch.setattr(module, "_WARM_UP", 40)
+    fits, clock = [], iter(range(10**6))
+    real = module.fit
+
+    def spy(model, dataset, **more):
+        fits.append((dataset.train, sorted(dataset.catalogue), next(clock)))
+        return real(model, dataset, **more)
+
+    monkeypatch.setattr(module, "fit", spy)
+    monkeypatch.setattr(module.time, "perf_counter", lambda: next(clock))
+    side = pl.DataFrame({"item_id": range(40), "title": ["x"] * 40, "price": range(40)})
+    found = effect(two_tastes(), clean=[MinRating(3)], spec=spec, items=side)
+    (warm, columns, _), (whole, same, begun), *_ = fits
+    assert len(fits) == 1 + len(found.trials)
+    assert len(warm) == 40 < len(whole)
+    assert 1 < warm.num_users < 40
+    assert np.unique(warm.item_row).tolist() == list(range(warm.num_items))
+    assert columns == same == ["price", "title"]
+    # A fit is one tick of the clock between two: the warm-up's tick is in no trial's time.
+    assert [trial.fit_s for trial in found.trials] == [2, 2]
+    assert begun > fits[0][2] + 1
+
+
+def test_a_model_that_cannot_warm_up_is_tried_all_the_same(monkeypatch):
+    real = module.fit
+
+    def spy(model, dataset, **more):
+        if len(dataset.train) < 100:
+            raise DataError("too few events")
+        return real(model, dataset, **more)
+
+    monkeypatch.setattr(module, "_WARM_UP", 20)
+    monkeypatch.setattr(module, "fit", spy)
+    assert len(effect(two_tastes(), clean=[MinRating(3)]).trials) == 2
 
 
 def test_rows_are_those_that_prepare_leaves():
@@ -109,6 +148,7 @@ def test_words_and_json():
     found = effect(two_tastes(), clean=RULES)
     lines = str(found).splitlines()
     assert lines[0].startswith(f"Effect of the rules on item-knn: {found.num_users} users")
+    assert lines[0].endswith("; 95% intervals, corrected for 5 comparisons")
     assert len(lines) == 2 + len(found.trials)
     assert lines[2].startswith("nothing  ")
     assert "helps" in lines[4]
