@@ -130,7 +130,15 @@ class Bundle:
         return CSR.from_rows([rows[rows >= 0]] * size, len(self.items))
 
     def topk(self, queries: Queries, k: int) -> tuple[Ranking, NDArray[np.bool_]]:
-        """Return the ranking of a batch, and (B,) bool: which of it popularity stands in for."""
+        """Return the ranking of a batch, and (B,) bool: which of it popularity stands in for.
+
+        A list has min(k, num_items) places: a scorer pads to whatever is asked for, a bundle does
+        not, so that a k without bounds costs no memory.
+
+        Raises:
+            QueryError: ``k`` is no whole number, or below 1.
+        """
+        k = self._places(k)
         known = knows(self.scorer, queries)
         if known.all():
             return self.scorer.topk(queries, k), ~known
@@ -146,6 +154,11 @@ class Bundle:
             ),
             ~known,
         )
+
+    def _places(self, k: int) -> int:
+        """Return how many places a list of k has here."""
+        check_k(k)
+        return min(k, max(1, len(self.items)))
 
     @cached_property
     def _popular(self) -> Popular:
@@ -167,9 +180,9 @@ class Bundle:
         A user of whom nothing is known gets popularity, marked ``fallback``.
 
         Raises:
-            QueryError: ``k`` is below 1, or as in ``queries``.
+            QueryError: ``k`` is no whole number or below 1, or as in ``queries``.
         """
-        check_k(k)
+        k = self._places(k)
         queries = self.queries(
             user_ids,
             histories=histories,
@@ -221,11 +234,10 @@ class Bundle:
         that one item.
 
         Raises:
-            QueryError: the item is unknown, or ``k`` is below 1.
+            QueryError: the item is unknown, or ``k`` is no whole number or below 1.
         """
-        check_k(k)
         row = self._item_row(item_id)
-        ranking = similar(self.scorer, row, k)
+        ranking = similar(self.scorer, row, self._places(k))
         found = zip(ranking.item_row[0].tolist(), ranking.score[0].tolist(), strict=True)
         return [(self.items.ids[row], score) for row, score in found if row >= 0]
 

@@ -19,10 +19,10 @@ def check_k(k: int) -> None:
     """Refuse a list length that no list has.
 
     Raises:
-        QueryError: ``k`` is below 1.
+        QueryError: ``k`` is no whole number, or below 1.
     """
-    if k < 1:
-        raise QueryError(f"k is {k}: expected a whole number of at least 1")
+    if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
+        raise QueryError(f"k is {k!r}: expected a whole number of at least 1")
 
 
 def shown_candidates(queries: Queries) -> NDArray[np.int32]:

@@ -69,6 +69,31 @@ def test_short_lists_end_early():
     assert nothing.item_ids == nothing.scores == []
 
 
+def test_a_k_without_bounds_costs_no_memory():
+    toy = bundle()
+    most = 10**30
+    assert toy.recommend(["u1"], most) == toy.recommend(["u1"], NUM_ITEMS)
+    assert toy.topk(toy.queries(["u1", "nobody"]), most)[0].item_row.shape == (2, NUM_ITEMS)
+    assert toy.similar("i3", most) == toy.similar("i3", NUM_ITEMS)
+    assert len(toy.similar("i3", most)) == NUM_ITEMS - 1
+    assert next(toy.recommend_all(most)) == toy.recommend([f"u{i}" for i in range(8)], NUM_ITEMS)
+
+
+@pytest.mark.parametrize("k", [1.5, 3.0, "3", float("nan"), True, None, 0, -1])
+def test_a_k_that_is_no_length_is_refused(k):
+    toy = bundle()
+    for ask in (
+        lambda: toy.recommend(["u1"], k),
+        lambda: toy.recommend([], k),
+        lambda: toy.similar("i1", k),
+        lambda: toy.topk(toy.queries(["u1"]), k),
+        lambda: next(toy.recommend_all(k)),
+    ):
+        with pytest.raises(QueryError, match=rf"k is {k!r}: expected a whole number of at least 1"):
+            ask()
+    assert len(toy.recommend(["u1"], np.int64(3))[0].item_ids) == 3
+
+
 def test_excluded_and_other_items_are_not_shown():
     toy = bundle()
     first = toy.recommend(["u1"])[0].item_ids
