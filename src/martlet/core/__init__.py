@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from martlet.core.files import new_folder as new_folder
     from martlet.core.files import sha256 as sha256
     from martlet.core.interactions import Interactions as Interactions
+    from martlet.core.memory import check_memory as check_memory
+    from martlet.core.memory import memory_bytes as memory_bytes
     from martlet.core.protocols import Executor as Executor
     from martlet.core.protocols import Progress as Progress
     from martlet.core.protocols import Reason as Reason
@@ -49,6 +51,7 @@ _HOME = {
     ),
     "files": ("check_replaceable", "new_file", "new_folder", "sha256"),
     "interactions": ("Interactions",),
+    "memory": ("check_memory", "memory_bytes"),
     "protocols": ("Executor", "Progress", "Reason", "Scorer", "Spec"),
     "queries": ("Queries",),
     "ranking": ("Ranking", "best", "tie_key"),

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from martlet.core import CSR, Dataset, SpecError, num_threads
+from martlet.core import CSR, Dataset, SpecError, check_memory, num_threads
 from martlet.scorers.item_item import ItemItem
 from martlet.scorers.table import Table
 
@@ -61,8 +61,8 @@ class EASE:
         Dense: O(n^3) operations, 4 n^2 bytes. With m neighbours: O(n m^3) operations, O(n m) bytes.
 
         Raises:
-            SpecError: the catalogue is too large for the dense inverse, or ``reg`` too small for
-                float32.
+            SpecError: the catalogue is too large for the dense inverse or the machine's memory, or
+                ``reg`` too small for float32.
         """
         train = dataset.train.matrix
         scale = np.maximum(train.lengths, 1.0) ** -self.user_exponent
@@ -79,6 +79,10 @@ class EASE:
         from martlet.kernels.item_item import neighbours
         from martlet.kernels.ridge import ridge
 
+        top = min(top, x.num_cols)
+        # The list of each item, and the system that a thread has under work.
+        needed = 8 * x.num_cols * top + 4 * top**2
+        check_memory(f"ease of {top:,} neighbours", needed, "give fewer neighbours")
         squared = np.bincount(x.indices, x.weights() ** 2, minlength=x.num_cols)
         norm = np.sqrt(squared).astype(np.float32)
         nearest = neighbours(x, top, norm=norm, num_threads=num_threads())
@@ -94,6 +98,9 @@ class EASE:
                 f"expected at most {self.memory_mb:,.0f} MB; give neighbours=200 for the sparse "
                 "form, or a larger memory_mb if the machine has it"
             )
+        kept = 8 * n * min(self.keep, n)
+        advice = "give neighbours=200 for the sparse form"
+        check_memory(f"ease of {n:,} items", 4 * n * n + kept, advice)
         system = _gram(x)
         system[np.diag_indices(n)] += np.float32(self.reg)
         # In place: the Cholesky factor, then the inverse, both in the lower triangle.

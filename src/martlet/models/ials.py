@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from martlet.core import CSR, Dataset, SpecError, num_threads, rng
+from martlet.core import CSR, Dataset, SpecError, check_memory, num_threads, rng
 from martlet.scorers.factors import Factors
 from martlet.scorers.projections import IALSFold
 from martlet.scorers.table import Table
@@ -71,6 +71,9 @@ class IALS:
         """Return the item vectors, with the projection that gives any history its user vector.
 
         O(iterations ((steps + 1) nnz d + (users + items) d^2)).
+
+        Raises:
+            SpecError: the vectors do not fit into memory.
         """
         matrix = dataset.train.matrix
         if not self.weighted:
@@ -88,9 +91,15 @@ class IALS:
 
         They are turned to the principal axes of the items: the items' Gram matrix is diagonal and
         falling.
+
+        Raises:
+            SpecError: the vectors do not fit into memory.
         """
         from martlet.kernels.ials import turn
 
+        # The vectors of both sides; the Gram matrix, its eigenvectors and LAPACK's copy.
+        needed = 4 * (matrix.num_rows + matrix.num_cols) * self.dim + 3 * 8 * self.dim**2
+        check_memory(f"ials of dim {self.dim:,}", needed, "give a smaller dim")
         start = rng(seed, "ials").random((matrix.num_cols, self.dim), np.float32) * np.float32(0.01)
         aim, many = self.objective(matrix), self.iterations
         for moved in sweeps(matrix, start, aim, many, steps=self.steps, relax=self.relax):

@@ -20,7 +20,9 @@ from martlet.core import (
     Text,
     Vocabulary,
     best,
+    check_memory,
     flatten,
+    memory_bytes,
     new_file,
     new_folder,
     num_threads,
@@ -366,6 +368,23 @@ class TestThreadsAndSeeds:
         monkeypatch.setenv("MARTLET_THREADS", value)
         with pytest.raises(SpecError, match=f"MARTLET_THREADS is '{value}'"):
             num_threads()
+
+    def test_memory_is_the_machines_or_the_containers(self, tmp_path, monkeypatch):
+        assert 1 << 26 < memory_bytes() < 1 << 50
+        (tmp_path / "v1").write_text("1000000\n")
+        (tmp_path / "v2").write_text("max\n")
+        places = [str(tmp_path / name) for name in ("v2", "v1", "nowhere")]
+        monkeypatch.setattr("martlet.core.memory._LIMITS", places)
+        assert memory_bytes() == 1_000_000
+        check_memory("a sum", 1_000_000, "give less")
+        with pytest.raises(
+            SpecError, match=r"a sum needs at least 2 MB of memory, and there are 1 MB: give less"
+        ):
+            check_memory("a sum", 2_000_000, "give less")
+        monkeypatch.setattr("martlet.core.memory._LIMITS", ())
+        monkeypatch.delattr(os, "sysconf")
+        assert memory_bytes() is None
+        check_memory("a sum", 1e30, "give less")
 
     @pytest.mark.parametrize("seed", [-1, 1.0, True, "1", None])
     def test_seeds_are_whole_numbers_from_0(self, seed):

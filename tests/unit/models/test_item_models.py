@@ -63,6 +63,20 @@ def test_ease_refuses_a_matrix_that_does_not_fit():
         EASE(memory_mb=0.001).fit(dataset())
 
 
+@pytest.mark.parametrize(
+    ("params", "words"),
+    [
+        ({}, r"ease of 20 items needs .* give neighbours=200 for the sparse form"),
+        ({"neighbours": 10**9}, r"ease of 20 neighbours needs .* give fewer neighbours"),
+    ],
+)
+def test_ease_refuses_what_the_machine_cannot_hold(monkeypatch, params, words):
+    EASE(**params).fit(dataset())
+    monkeypatch.setattr("martlet.core.memory.memory_bytes", lambda: 4 * 400)
+    with pytest.raises(SpecError, match=words):
+        EASE(**params).fit(dataset())
+
+
 def test_ease_refuses_a_reg_that_float32_loses():
     alike = dataset()
     user = np.repeat(np.arange(USERS), 2)
