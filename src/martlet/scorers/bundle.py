@@ -132,13 +132,12 @@ class Bundle:
     def topk(self, queries: Queries, k: int) -> tuple[Ranking, NDArray[np.bool_]]:
         """Return the ranking of a batch, and (B,) bool: which of it popularity stands in for.
 
-        A list has min(k, num_items) places: a scorer pads to whatever is asked for, a bundle does
-        not, so that a k without bounds costs no memory.
+        A list has k places and is padded, as a scorer's is.
 
         Raises:
             QueryError: ``k`` is no whole number, or below 1.
         """
-        k = self._places(k)
+        check_k(k)
         known = knows(self.scorer, queries)
         if known.all():
             return self.scorer.topk(queries, k), ~known
@@ -156,7 +155,7 @@ class Bundle:
         )
 
     def _places(self, k: int) -> int:
-        """Return how many places a list of k has here."""
+        """Return how many of k places can be filled: a k without bounds must cost no memory."""
         check_k(k)
         return min(k, max(1, len(self.items)))
 
