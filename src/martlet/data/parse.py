@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from functools import partial
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,10 +14,10 @@ from numpy.typing import NDArray
 
 from martlet.core import Array, DataError, num_threads
 from martlet.data.clean import RuleReport
-from martlet.data.formats import stated
 from martlet.data.numbering import NO_ID, Numbering, Reasons, Texts
 from martlet.data.reading import Log, TimeUnit
 from martlet.data.rejects import Rejects
+from martlet.data.text import BROKEN, SURPLUS, spoilt, stated
 from martlet.kernels.parallel import in_order
 
 _BATCH = 1 << 19
@@ -32,7 +33,8 @@ _PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 
 # Why a row is bad; where it is so twice, the first is told.
 _REASONS = (
-    *NO_ID.values(), "unparsable rating", "unknown event", "bad weight", "unparsable time",
+    "broken line", "too many fields", *NO_ID.values(), "unparsable rating", "unknown event",
+    "bad weight", "unparsable time",
 )  # fmt: skip
 _GOOD = len(_REASONS)
 
@@ -98,10 +100,11 @@ def parse(
         columns = _plan(log, log.frame.collect_schema(), ids, codes)
         grown = {column.name: _Grown() for column in columns}
         bad, rows_in = _Bad(log, strict, rejects), 0
-        for batch in log.frame.collect_batches(chunk_size=_BATCH, engine="streaming"):
+        for batch in log.batches(_BATCH):
             values = _values(batch, columns)
             reason = np.full(len(batch), _GOOD, np.uint8)
-            for name, wrong in (one for _, reasons in values for one in reasons):
+            as_read = [(name, rows.to_numpy()) for name, rows in spoilt(batch)]
+            for name, wrong in chain(as_read, *(reasons for _, reasons in values)):
                 reason[wrong] = np.minimum(reason[wrong], _REASONS.index(name))
             good = reason == _GOOD
             clean = bool(good.all())
@@ -186,7 +189,12 @@ class _Bad:
 
 def _shown(batch: pl.DataFrame, row: int) -> str:
     """Return a row in words; a value of any length takes a line at most."""
-    words = {name: repr(value) for name, value in batch.row(row, named=True).items()}
+    cells = batch.row(row, named=True)
+    words = {
+        name: repr(value)
+        for name, value in cells.items()
+        if value is not None or name not in (SURPLUS, BROKEN)
+    }
     short = {name: one if len(one) <= _WIDTH else f"{one[:_WIDTH]}…" for name, one in words.items()}
     return ", ".join(f"{name}={one}" for name, one in short.items())
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +14,8 @@ from typing import Any, Literal, get_args
 import polars as pl
 
 from martlet.core import DataError, SpecError
-from martlet.data.formats import scan, stated
+from martlet.data.formats import Raw, scan
+from martlet.data.text import Part, spoilt, stated
 
 TimeUnit = Literal["auto", "s", "ms", "us", "ns", "iso"]
 EVENT_WEIGHTS: Mapping[str, float] = {"view": 1, "cart": 3, "buy": 5}
@@ -40,6 +42,8 @@ _REFUSALS = (
     ValueError,
 )
 _BY_PLACE = ("user", "item", "rating", "time")
+_LEAST_TIME = 1e7  # no rating is that large; the least date, 19700101, is
+_TABLE_BATCH = 1 << 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +59,7 @@ class Log:
         format: the format that was found.
         time_unit: how times are to be read.
         event_weights: weight by event type.
+        parts: the same rows in turn, as ``batches`` reads them; none where ``frame`` is all.
     """
 
     frame: pl.LazyFrame
@@ -64,6 +69,12 @@ class Log:
     format: str
     time_unit: TimeUnit = "auto"
     event_weights: Mapping[str, float] = field(default_factory=lambda: EVENT_WEIGHTS)
+    parts: tuple[Part, ...] = ()
+
+    def batches(self, size: int) -> Iterator[pl.DataFrame]:
+        """Yield the rows in batches of about ``size``; a text line that is none is a row too."""
+        for part in self.parts or (Part(self.frame),):
+            yield from part.batches(size)
 
 
 def read(
@@ -79,6 +90,7 @@ def read(
     context_cols: Sequence[str] = (),
     format: str | None = None,
     sep: str | None = None,
+    header: bool | None = None,
     time_unit: TimeUnit | None = None,
     event_weights: Mapping[str, float] | None = None,
 ) -> Log:
@@ -86,7 +98,8 @@ def read(
 
     Nothing is read but the first lines; a log larger than memory is streamed by ``prepare``.
     Columns are found by their usual names; without a header the first four are user, item, rating
-    and time. ``*_col`` names one that has another name.
+    and time, or the first three user, item and time where the third looks like one. ``*_col``
+    names one that has another name; of JSON lines, it may begin below the first lines.
 
     Args:
         source: CSV, TSV, JSON lines, Parquet, RecBole atomic, MovieLens ``::`` or one-sequence-a-
@@ -101,6 +114,8 @@ def read(
         context_cols: columns to carry along, aligned with the events.
         format: in place of what the name and the first lines tell.
         sep: separator of a text file.
+        header: whether the first line of a CSV file names the columns; None tells by itself: a
+            line with a number or a date in it does not.
         time_unit: "s", "ms", "us", "ns" or "iso"; None or "auto" tells each time by itself, a
             number by its size.
         event_weights: weight by event type, in place of view 1, cart 3, buy 5; an event of
@@ -120,10 +135,6 @@ def read(
             raise SpecError(
                 f"the weight of the event {kind!r} is {weight}: expected a finite number above 0"
             )
-    if isinstance(source, str | Path) or _is_list_of_paths(source):
-        frame, found, files = scan(source, format, sep)
-    else:
-        frame, found, files = _in_memory(source), "table", ["a table in memory"]
     given = {
         "user": user_col,
         "item": item_col,
@@ -133,23 +144,34 @@ def read(
         "event": event_col,
         "basket": basket_col,
     }
-    with stated(files):
-        names = frame.collect_schema().names()
-    columns = _find(names, given, files[0])
+    if isinstance(source, str | Path) or _is_list_of_paths(source):
+        wanted = [name for name in (*given.values(), *context_cols) if name is not None]
+        raw = scan(source, format, sep, header=header, named=wanted)
+    else:
+        raw = _in_memory(source)
+    file = raw.files[0]
+    with stated(raw.files):
+        names = raw.names
+    columns = _find(names, given, file, raw.sample)
     missing = [name for name in context_cols if name not in names]
     if missing:
-        raise DataError(f"{files[0]} has no column {missing[0]!r}: it has {', '.join(names)}")
+        raise DataError(f"{file} has no column {missing[0]!r}: it has {', '.join(names)}")
     standard = {"user": "user_id", "item": "item_id"}
-    picked = [pl.col(name).alias(standard.get(role, role)) for role, name in columns.items()]
     context = tuple(name for name in context_cols if name not in columns.values())
+    picked = [pl.col(name).alias(standard.get(role, role)) for role, name in columns.items()]
+    for name in context:
+        number = pl.col(name).cast(pl.Float64, strict=False)
+        picked.append(number if name in raw.numbers else pl.col(name))
+    parts = tuple(part.select(*picked, *raw.spoilt) for part in raw.parts)
     return Log(
-        frame.select(*picked, *context),
+        pl.concat([part.frame for part in parts]) if len(parts) > 1 else parts[0].frame,
         columns,
         context,
-        tuple(files),
-        found,
+        tuple(raw.files),
+        raw.format,
         unit,
         weights,
+        parts,
     )
 
 
@@ -184,20 +206,31 @@ def read_sql(query: str, connection: Any, **columns: Any) -> Log:
     return read(frame, **columns)
 
 
-def read_table(source: Any, id_col: str | None = None, kind: str = "item") -> pl.DataFrame:
-    """Return a side table with its id column called ``id``, as text.
+def read_table(
+    source: Any, id_col: str | None = None, kind: str = "item"
+) -> tuple[pl.DataFrame, int]:
+    """Return a side table with its id column called ``id``, as text, and how many bad rows it had.
+
+    A row with too many fields, or one that cannot be read, is left out. A text file that is no
+    UTF-8 is taken as Latin-1.
 
     Raises:
         DataError: it cannot be read, or its id column cannot be found.
     """
     if isinstance(source, str | Path):
-        frame, found, files = scan(source)
-        if found == "sequences":
-            frame, _, files = scan(source, "csv", " ")
+        raw = scan(source, in_utf8=True)
+        if raw.format == "sequences":
+            raw = scan(source, "csv", " ", in_utf8=True)
     else:
-        frame, files = _in_memory(source), ["a table in memory"]
-    with stated(files):
-        table = frame.collect()
+        raw = _in_memory(source)
+    with stated(raw.files):
+        batches = [batch for part in raw.parts for batch in part.batches(_TABLE_BATCH)]
+        table = pl.concat([raw.parts[0].frame.collect_schema().to_frame(), *batches])
+        whole_rows = pl.repeat(True, len(table), eager=True)
+        for _, bad in spoilt(table) if raw.spoilt else ():
+            whole_rows &= ~bad
+        num_bad = int((~whole_rows).sum())
+        table = table.filter(whole_rows).select(raw.names)
     if id_col is None:
         usual = {"id", *_NAMES[kind]}
         hits = [name for name in table.columns if _plain(name) in usual]
@@ -205,23 +238,22 @@ def read_table(source: Any, id_col: str | None = None, kind: str = "item") -> pl
         id_col = table.columns[0] if unnamed else next(iter(hits), None)
     if id_col not in table.columns:
         raise DataError(
-            f"{files[0]} has no {kind} id column that can be told: it has "
+            f"{raw.files[0]} has no {kind} id column that can be told: it has "
             f"{', '.join(table.columns)}; rename one to {kind}_id"
         )
     table = table.rename({id_col: "id"}) if id_col != "id" else table
     ids = whole(table["id"]) if table["id"].dtype.is_float() else table["id"].cast(pl.String)
-    return table.with_columns(ids.str.strip_chars())
+    return table.with_columns(ids.str.strip_chars()), num_bad
 
 
 def _is_list_of_paths(source: Any) -> bool:
     return isinstance(source, list | tuple) and all(isinstance(s, str | Path) for s in source)
 
 
-def _in_memory(source: Any) -> pl.LazyFrame:
+def _in_memory(source: Any) -> Raw:
     try:
-        if isinstance(source, pl.LazyFrame):
-            return source
-        return (source if isinstance(source, pl.DataFrame) else pl.DataFrame(source)).lazy()
+        frame = source if isinstance(source, pl.LazyFrame | pl.DataFrame) else pl.DataFrame(source)
+        return Raw([Part(frame.lazy())], "table", ["a table in memory"])
     except (TypeError, ValueError, pl.exceptions.PolarsError) as error:
         raise DataError(
             f"{type(source).__name__} cannot be read as a log ({error}): expected a path or a "
@@ -233,8 +265,10 @@ def _plain(name: str) -> str:
     return "".join(letter for letter in name.lower() if letter.isalnum())
 
 
-def _find(names: list[str], given: Mapping[str, str | None], file: str) -> dict[str, str]:
-    """Return standard role to column name."""
+def _find(
+    names: list[str], given: Mapping[str, str | None], file: str, sample: Sequence[str]
+) -> dict[str, str]:
+    """Return standard role to column name; ``sample`` is a row of values without names."""
     found: dict[str, str] = {}
     for role, name in given.items():
         if name is not None:
@@ -242,7 +276,8 @@ def _find(names: list[str], given: Mapping[str, str | None], file: str) -> dict[
                 raise DataError(f"{file} has no column {name!r}: it has {', '.join(names)}")
             found[role] = name
     unnamed = all(name.startswith("column_") for name in names)
-    for place, role in enumerate(_BY_PLACE):
+    timed = len(sample) == 3 and _looks_like_a_time(sample[2])
+    for place, role in enumerate(("user", "item", "time") if timed else _BY_PLACE):
         if unnamed and role not in found and place < len(names):
             found[role] = names[place]
     by_plain = {_plain(name): name for name in reversed(names)}
@@ -254,9 +289,16 @@ def _find(names: list[str], given: Mapping[str, str | None], file: str) -> dict[
         if role not in found:
             raise DataError(
                 f"{file} has no {role} column that can be told: it has {', '.join(names)}; "
-                f"name one with --{role}-col"
+                f"name one with --{role}-col, or say --no-header where the first line is an event"
             )
     return found
+
+
+def _looks_like_a_time(text: str) -> bool:
+    try:
+        return float(text) >= _LEAST_TIME
+    except ValueError:
+        return re.match(r"\d{4}-\d\d-\d\d", text) is not None
 
 
 def whole(column: pl.Series) -> pl.Series:

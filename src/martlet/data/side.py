@@ -12,7 +12,7 @@ from martlet.data.reading import read_table
 
 def join_table(names: pl.Series, given: Any, kind: str) -> tuple[dict[str, Column], dict[str, int]]:
     """Return the side table's columns in row order, and how many ids matched."""
-    table = read_table(given, kind=kind)
+    table, num_bad = read_table(given, kind=kind)
     twice = len(table) - table["id"].n_unique()
     table = table.unique("id", keep="first", maintain_order=True)
     joined = pl.DataFrame({"id": names}).join(
@@ -38,6 +38,7 @@ def join_table(names: pl.Series, given: Any, kind: str) -> tuple[dict[str, Colum
         f"{kind}s of the log without a row": len(names) - matched,
         "rows without an event": len(table) - matched,
         "ids twice": twice,
+        "bad rows": num_bad,
     }
     return columns, counts
 

@@ -58,7 +58,8 @@ WHOLE = {"user_id": range(9999), "item_id": range(9999), "timestamp": range(9999
         ("log.csv", b"x" * (9 << 20), "first line of over"),
         ("log.csv.gz", gzip.compress((HEADER + GOOD * 200).encode())[:-50], "cannot be read"),
         ("log.csv", b"\x28\xb5\x2f\xfd" + b"junk" * 20, "cannot be read"),
-        ("log.jsonl", b'{"user_id":1,"item_id":2}\n{"user_id":\n', "cannot be read"),
+        ("log.jsonl", b'{"user_id":\n{"item_id":\n', "has no JSON object in its first lines"),
+        ("log.jsonl", b'{"user":null,"item":2}\n{"u\n', "(missing id 1, broken line 1; first: row"),
         ("log.parquet", b"", "cannot be read"),
         ("log.parquet", (HEADER + GOOD).encode(), "cannot be read"),
     ],
@@ -255,10 +256,29 @@ def test_a_disk_that_is_full_of_rejects(small_disk):
     assert os.listdir(small_disk) == []
 
 
-@given(st.binary(max_size=300) | st.text(max_size=300).map(lambda t: (HEADER + t).encode()))
-@settings(deadline=None, max_examples=150)
-def test_any_bytes_give_a_dataset_or_a_stated_error(tmp_path_factory, data):
-    path = tmp_path_factory.mktemp("fuzz") / "log.csv"
+LINES = st.lists(
+    st.sampled_from(
+        ["a,x,1,5", 'a,"x', '"a","x",1,5', "a::x::1::5", "a\tx\t1\t5", "user:token\titem:token",
+         '{"user": 1, "item": "x"}', '{"user": ', "[", "]", "", '"', "1 2 3", "\x01", "\r"]
+    ) | st.text(max_size=20),
+    max_size=9,
+).map("\n".join)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "name", ["log.csv", "log.tsv", "log.jsonl", "log.json", "log.dat", "log.inter", "log.txt",
+             "log.parquet"],
+)  # fmt: skip
+@given(
+    data=st.binary(max_size=300)
+    | LINES.map(str.encode)
+    | LINES.map(lambda t: (HEADER + t).encode())
+)
+@settings(deadline=None, max_examples=60)
+def test_any_bytes_give_a_dataset_or_a_stated_error(tmp_path_factory, name, data):
+    path = tmp_path_factory.mktemp("fuzz") / name
     path.write_bytes(data)
     with contextlib.suppress(MartletError):
         assert isinstance(prepare(str(path), split=ALL_TRAIN), Dataset)
+    with contextlib.suppress(MartletError):
+        prepare({"user": ["a"], "item": ["x"]}, items=str(path), split=ALL_TRAIN)

@@ -177,10 +177,8 @@ class TestFormats:
 
 class TestSideTables:
     def test_its_ids_are_found_and_are_text(self):
-        assert read_table({"movie id": [7.0, None], "title": ["a", "b"]})["id"].to_list() == [
-            "7",
-            None,
-        ]
-        assert read_table({"item": [" x "]}, id_col="item")["id"].to_list() == ["x"]
+        table, _ = read_table({"movie id": [7.0, None], "title": ["a", "b"]})
+        assert table["id"].to_list() == ["7", None]
+        assert read_table({"item": [" x "]}, id_col="item")[0]["id"].to_list() == ["x"]
         with pytest.raises(DataError, match="no user id column that can be told: it has title"):
             read_table({"title": ["a"]}, kind="user")
