@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from martlet.models.hstu import HSTU as HSTU
     from martlet.models.ials import IALS as IALS
     from martlet.models.item_knn import ItemKNN as ItemKNN
+    from martlet.models.matrix_factorization import MatrixFactorization as MatrixFactorization
     from martlet.models.nextitnet import NextItNet as NextItNet
     from martlet.models.popularity import Popularity as Popularity
     from martlet.models.sasrec import SASRec as SASRec
@@ -68,6 +69,7 @@ _HOME = {
     "ItemKNN": "martlet.models.item_knn",
     "LastOut": "martlet.data",
     "MartletError": "martlet.core",
+    "MatrixFactorization": "martlet.models.matrix_factorization",
     "NextItNet": "martlet.models.nextitnet",
     "Popularity": "martlet.models.popularity",
     "Quantize": "martlet.compress.quantize",

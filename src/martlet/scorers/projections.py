@@ -126,9 +126,11 @@ class Lookup:
         return vectors
 
     def knows(self, queries: Queries) -> NDArray[np.bool_]:
-        """Return (B,) bool: the queries with a stored vector or a history."""
+        """Return (B,) bool: the queries with a stored vector that is not 0, or with a history."""
         row = queries.user_row
-        return ((row >= 0) & (row < self.users.shape[0])) | (queries.history.lengths > 0)
+        stored = (row >= 0) & (row < self.users.shape[0])
+        stored[stored] = self.users.rows(row[stored]).any(1)
+        return stored | (queries.history.lengths > 0)
 
     def parts(self, queries: Queries, items: Table, at: NDArray[np.int32]) -> F32 | None:
         """Return None: a stored vector does not say which event it came from."""

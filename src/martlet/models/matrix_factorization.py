@@ -1,0 +1,221 @@
+"""Matrix factorization by gradient descent."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from martlet.core import CSR, Dataset, SpecError, rng
+from martlet.scorers.factors import Factors
+from martlet.scorers.projections import Lookup
+from martlet.scorers.table import Table
+
+F32 = NDArray[np.float32]
+_BLOCK_VALUES = 1 << 20  # cells of the full matrix that are held at a time
+_BETA, _BETA2, _EPS = 0.9, 0.999, 1e-8
+
+
+@dataclass(frozen=True)
+class MatrixFactorization:
+    """R is approximated by U V^T: gradient steps on a loss over cells.
+
+    With s_ij = u_i . v_j, over the observed cells or over all (where nothing was observed r is 0):
+
+        squared    sum (s_ij - r_ij)^2
+        logistic   sum log(1 + e^s_ij) - r_ij s_ij            cross-entropy, r in [0, 1]
+
+    and reg (|U|^2 + |V|^2) beside it. "descent" is U <- U - rate dL/dU, V <- V - rate dL/dV on the
+    whole loss at once; "adam" takes the same gradient; "sgd" moves after every observed cell.
+
+    The gradient of the square over all cells needs no cell that was not observed:
+    dL/dU = 2 (U V^T V - R V). So an epoch costs O(nnz d + (users + items) d^2) in place of
+    O(users items d), and the loss comes with it.
+
+    **Source**: Koren, Bell and Volinsky, "Matrix Factorization Techniques for Recommender Systems"
+    (2009); Kingma and Ba, "Adam" (2015).
+
+    Attributes:
+        dim: length of the vectors.
+        loss: "squared" or "logistic".
+        cells: "observed" or "all".
+        optimizer: "descent", "adam" or "sgd".
+        rate: length of a step.
+        epochs: passes.
+        reg: L2 strength.
+        scale: standard deviation of the start.
+        weighted: whether r is the event's weight, or 1.
+    """
+
+    dim: int = 32
+    loss: Literal["squared", "logistic"] = "squared"
+    cells: Literal["observed", "all"] = "all"
+    optimizer: Literal["descent", "adam", "sgd"] = "adam"
+    rate: float = 0.01
+    epochs: int = 100
+    reg: float = 0.0
+    scale: float = 0.1
+    weighted: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("dim", "epochs"):
+            if getattr(self, name) < 1:
+                raise SpecError(f"{name} is {getattr(self, name)}: expected a whole number above 0")
+        for name in ("rate", "scale"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise SpecError(
+                    f"{name} is {getattr(self, name)}: expected a finite number above 0"
+                )
+        if not 0 <= self.reg < math.inf:
+            raise SpecError(f"reg is {self.reg}: expected a finite number, 0 or more")
+        if self.optimizer == "sgd" and self.cells == "all":
+            raise SpecError(
+                "sgd moves after every observed cell: expected cells='observed', or another "
+                "optimizer"
+            )
+
+    def fit(self, dataset: Dataset, *, seed: int = 0) -> Factors:
+        """Return the factors; an unknown user is the mean of the vectors of the history.
+
+        Raises:
+            SpecError: the loss grew without bound, or a weight that the loss cannot take.
+        """
+        matrix = dataset.train.matrix
+        if not self.weighted:
+            matrix = CSR(matrix.indptr, matrix.indices, None, matrix.num_cols)
+        for users, items, _ in self.steps(matrix, seed):  # noqa: B007
+            pass
+        users[matrix.lengths == 0] = 0  # of whom nothing was observed nothing is known
+        items[np.bincount(matrix.indices, minlength=len(items)) == 0] = 0
+        return Factors(Table.of(items), Lookup(Table.of(users)))
+
+    def steps(self, matrix: CSR, seed: int = 0) -> Iterator[tuple[F32, F32, float]]:
+        """Yield (users, items, loss before the step) of each epoch; the same arrays, moved on.
+
+        Raises:
+            SpecError: the loss grew without bound, or a weight that the loss cannot take.
+        """
+        values = matrix.weights()
+        if self.loss == "logistic" and matrix.nnz and not 0 <= values.min() <= values.max() <= 1:
+            raise SpecError(
+                f"the weights reach {values.max():g}: the logistic loss expects 0 to 1; leave "
+                "weighted off, or take the squared loss"
+            )
+        shape = (matrix.num_rows + matrix.num_cols, self.dim)
+        both = rng(seed, "matrix factorization").normal(0, self.scale, shape).astype(np.float32)
+        users, items = both[: matrix.num_rows], both[matrix.num_rows :]
+        gradient = {"squared": _squared, "logistic": _logistic}[self.loss]
+        if self.cells == "observed":
+            gradient = _observed
+        prepared = _Prepared(matrix, self.loss == "logistic")
+        moments = np.zeros_like(both), np.zeros_like(both)
+        for epoch in range(self.epochs):
+            loss, slope = gradient(prepared, users, items)
+            loss += self.reg * float((both.astype(np.float64) ** 2).sum())
+            if not math.isfinite(loss):
+                raise SpecError(
+                    f"the loss grew without bound by epoch {epoch + 1}: lower the rate (now "
+                    f"{self.rate:g})"
+                )
+            if self.optimizer == "sgd":
+                self._sgd(prepared, users, items, rng(seed, "order", epoch))
+            else:
+                slope += np.float32(2 * self.reg) * both
+                both -= self._step(slope, moments, epoch + 1)
+            yield users, items, loss
+
+    def _step(self, slope: F32, moments: tuple[F32, F32], step: int) -> F32:
+        if self.optimizer == "descent":
+            return np.float32(self.rate) * slope
+        first, second = moments
+        first += np.float32(1 - _BETA) * (slope - first)
+        second += np.float32(1 - _BETA2) * (slope * slope - second)
+        root = math.sqrt(1 - _BETA2**step)
+        move: Any = first / (np.sqrt(second) + np.float32(_EPS * root))
+        move *= np.float32(self.rate * root / (1 - _BETA**step))
+        return move  # type: ignore[no-any-return]
+
+    def _sgd(self, of: _Prepared, users: F32, items: F32, stream: np.random.Generator) -> None:
+        from martlet.kernels.sgd import sgd_epoch
+
+        order = stream.permutation(len(of.values))
+        sgd_epoch(
+            of.rows, of.cols, of.values, order, users, items, self.rate, self.reg, of.logistic
+        )
+
+    def flops(self, dataset: Dataset) -> int:
+        """Operations of a fit: two sparse products an epoch, and what the dense cells need."""
+        m = dataset.train.matrix
+        dense = 0
+        if self.cells == "all":
+            both = m.num_rows + m.num_cols
+            cells = 6 * m.num_rows * m.num_cols * self.dim
+            dense = 4 * both * self.dim**2 if self.loss == "squared" else cells
+        return self.epochs * (6 * m.nnz * self.dim + dense)
+
+    def bytes(self, num_items: int) -> int:
+        """Bytes of the fitted vectors of the items; those of the users come beside them."""
+        return 4 * num_items * self.dim
+
+
+class _Prepared:
+    """The matrix in the forms that the gradients read."""
+
+    def __init__(self, matrix: CSR, logistic: bool) -> None:
+        import scipy.sparse as sp
+
+        self.logistic, self.values = logistic, matrix.weights()
+        self.rows, self.cols = matrix.row_numbers(), matrix.indices
+        shape = (matrix.num_rows, matrix.num_cols)
+        self.sparse = sp.csr_matrix((self.values, matrix.indices, matrix.indptr), shape)
+        self.across = self.sparse.T.tocsr()
+        self.mass = float((self.values.astype(np.float64) ** 2).sum())
+
+
+def _squared(of: _Prepared, users: F32, items: F32) -> tuple[float, F32]:
+    """Return the square over all cells, and its slope by U and V, one above the other."""
+    met, met_across = of.sparse @ items, of.across @ users
+    of_users, of_items = users.T @ users, items.T @ items
+    slope = np.concatenate([users @ of_items - met, items @ of_users - met_across])
+    product = float((of_users.astype(np.float64) * of_items).sum())
+    loss = of.mass - 2 * float((users.astype(np.float64) * met).sum()) + product
+    return loss, np.float32(2) * slope
+
+
+def _logistic(of: _Prepared, users: F32, items: F32) -> tuple[float, F32]:
+    """Return the cross-entropy over all cells, some users at a time, and its slope."""
+    slope, loss = np.zeros((len(users) + len(items), users.shape[1]), np.float32), 0.0
+    of_users, of_items = slope[: len(users)], slope[len(users) :]
+    size = max(1, _BLOCK_VALUES // max(1, len(items)))
+    for start in range(0, len(users), size):
+        some = users[start : start + size]
+        score = some @ items.T
+        actual = of.sparse[start : start + size].toarray()
+        loss += float((np.logaddexp(0, score) - actual * score).sum(dtype=np.float64))
+        error = _sigmoid(score) - actual
+        of_users[start : start + size] = error @ items
+        of_items += error.T @ some
+    return loss, slope
+
+
+def _observed(of: _Prepared, users: F32, items: F32) -> tuple[float, F32]:
+    """Return either loss over the observed cells, and its slope."""
+    score = np.einsum("ij,ij->i", users[of.rows], items[of.cols])
+    if of.logistic:
+        loss = float((np.logaddexp(0, score) - of.values * score).sum(dtype=np.float64))
+        error = _sigmoid(score) - of.values
+    else:
+        error = 2 * (score - of.values)
+        loss = float((error.astype(np.float64) ** 2).sum()) / 4
+    errors: Any = of.sparse.copy()
+    errors.data = error.astype(np.float32)
+    return loss, np.concatenate([errors @ items, errors.T @ users])
+
+
+def _sigmoid(score: F32) -> F32:
+    share: F32 = np.tanh(np.float32(0.5) * score)  # never overflows
+    return np.float32(0.5) * (1 + share)
