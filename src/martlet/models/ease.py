@@ -48,6 +48,8 @@ class EASE:
     def __post_init__(self) -> None:
         if not self.reg > 0:
             raise SpecError(f"reg is {self.reg}: expected a number above 0")
+        if not 0 <= self.user_exponent <= 2:
+            raise SpecError(f"user_exponent is {self.user_exponent}: expected a number from 0 to 2")
         if self.keep < 1:
             raise SpecError(f"keep is {self.keep}: expected a whole number above 0")
         if self.neighbours is not None and self.neighbours < 1:
@@ -62,7 +64,7 @@ class EASE:
 
         Raises:
             SpecError: the catalogue is too large for the dense inverse or the machine's memory, or
-                ``reg`` too small for float32.
+                ``reg`` too small or too large for float32.
         """
         train = dataset.train.matrix
         scale = np.maximum(train.lengths, 1.0) ** -self.user_exponent
@@ -73,6 +75,10 @@ class EASE:
             train.num_cols,
         )
         weights = self._dense(x) if self.neighbours is None else self._sparse(x, self.neighbours)
+        if not weights.nnz and (train.lengths > 1).any():
+            raise SpecError(
+                f"reg is {self.reg}: the weights came out zero in float32; expected a smaller reg"
+            )
         return ItemItem(Table.of_csr(weights))
 
     def _sparse(self, x: CSR, top: int) -> CSR:

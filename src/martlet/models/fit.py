@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from martlet.scorers.bundle import Bundle
     from martlet.train.run import Run
 
+_LARGEST = 1e30  # beyond, float32 soon holds no product of it
 _RECORDED = ("martlet", "numpy", "numba", "scipy")
 
 
@@ -45,7 +46,8 @@ def fit(
 
     Raises:
         DataError: train holds no events.
-        SpecError: the model takes no ``init``, ``teacher``, ``executor`` or ``run``.
+        SpecError: a hyper-parameter is not finite or beyond 1e30, or the model takes no ``init``,
+            ``teacher``, ``executor`` or ``run``.
     """
     from martlet.scorers.bundle import Bundle
 
@@ -55,6 +57,10 @@ def fit(
             "the train part holds no events: expected at least one; "
             "use a gentler cleaning, or a smaller share for validation and test"
         )
+    params = asdict(spec)  # type: ignore[call-overload]
+    for name, value in params.items():
+        if isinstance(value, float) and not abs(value) <= _LARGEST:
+            raise SpecError(f"{name} is {value}: expected a number of at most {_LARGEST:g}")
     given = {"init": init, "teacher": teacher, "executor": executor, "run": run}
     given = {name: value for name, value in given.items() if value is not None}
     for name in given:
@@ -65,7 +71,7 @@ def fit(
     scorer: Any = spec.fit(dataset, seed=seed, **given)
     line = {
         "spec": name_of(spec),
-        "params": asdict(spec),  # type: ignore[call-overload]
+        "params": params,
         "seed": seed,
         "trained_on": [train.hash, *dataset.about.get("merged", [])],
         "users": dataset.users.hash,

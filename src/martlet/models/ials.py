@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from martlet.kernels.ials import Objective
 
 F32 = NDArray[np.float32]
+_SMALLEST = 1e-20  # products below it are what sweeps towards zero leave, not preferences
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,8 @@ class IALS:
         for name in ("reg", "unobserved_weight"):
             if getattr(self, name) is not None and not getattr(self, name) > 0:
                 raise SpecError(f"{name} is {getattr(self, name)}: expected a number above 0")
+        if not 0 <= self.reg_exponent <= 2:
+            raise SpecError(f"reg_exponent is {self.reg_exponent}: expected a number from 0 to 2")
         if not 0 < self.relax < 2:
             raise SpecError(f"relax is {self.relax}: expected a number above 0 and below 2")
 
@@ -73,12 +76,19 @@ class IALS:
         O(iterations ((steps + 1) nnz d + (users + items) d^2)).
 
         Raises:
-            SpecError: the vectors do not fit into memory.
+            SpecError: the vectors do not fit into memory, or float32 does not hold them.
         """
         matrix = dataset.train.matrix
         if not self.weighted:
             matrix = CSR(matrix.indptr, matrix.indices, None, matrix.num_cols)
-        items = self.factorize(matrix, seed)[1]
+        users, items = self.factorize(matrix, seed)
+        largest = np.abs(users).max() * np.abs(items).max()
+        if not _SMALLEST <= largest < np.inf:
+            raise SpecError(
+                f"reg is {self.reg}, unobserved_weight {self.unobserved_weight}: the vectors came "
+                f"out as good as zero, or beyond float32 (a product of {largest:g}); expected "
+                "smaller ones"
+            )
         gram = items.T.astype(np.float64) @ items
         objective = self.objective(matrix)
         projection = IALSFold(

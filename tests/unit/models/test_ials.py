@@ -66,6 +66,12 @@ def test_vectors_that_no_memory_holds_are_refused(matrix, monkeypatch):
         IALS(dim=4).factorize(matrix)
 
 
+@pytest.mark.parametrize("value", [-0.1, 2.1, float("nan")])
+def test_an_exponent_that_no_float_survives_is_refused(value):
+    with pytest.raises(SpecError, match=f"reg_exponent is {value}: expected a number from 0 to 2"):
+        IALS(reg_exponent=value)
+
+
 def test_costs_follow_the_formula(matrix):
     dataset = SimpleNamespace(train=SimpleNamespace(matrix=matrix))
     spec = IALS(dim=8, iterations=3, steps=2)

@@ -77,6 +77,12 @@ def test_ease_refuses_what_the_machine_cannot_hold(monkeypatch, params, words):
         EASE(**params).fit(dataset())
 
 
+@pytest.mark.parametrize("value", [-0.1, 2.1, float("nan")])
+def test_ease_refuses_an_exponent_that_no_float_survives(value):
+    with pytest.raises(SpecError, match=f"user_exponent is {value}: expected a number from 0 to 2"):
+        EASE(user_exponent=value)
+
+
 def test_ease_refuses_a_reg_that_float32_loses():
     alike = dataset()
     user = np.repeat(np.arange(USERS), 2)

@@ -1,5 +1,6 @@
 """Specs by name, and what they are fitted into."""
 
+import re
 import sys
 
 import numpy as np
@@ -96,6 +97,31 @@ def test_what_was_merged_into_train_cannot_be_measured_on():
 def test_what_a_model_cannot_use_is_refused(model, name):
     with pytest.raises(SpecError, match=f"{model} takes no {name}: it is fitted at once"):
         fit(spec(model), dataset(), **{name: object()})
+
+
+@pytest.mark.parametrize("value", [np.inf, 1e31])
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [("ials", "reg"), ("ials", "unobserved_weight"), ("ease", "reg"), ("item-knn", "shrink")],
+)
+def test_numbers_beyond_float32_are_refused(model, name, value):
+    with pytest.raises(SpecError, match=re.escape(f"{name} is {value}: expected a nu")):
+        fit(spec(model, **{name: value}), dataset())
+
+
+@pytest.mark.parametrize(
+    ("model", "params", "words"),
+    [
+        ("ials", {"reg": 1e3}, r"as good as zero, or beyond float32 \(.*; expected smaller ones"),
+        ("ials", {"reg": 1e30}, "as good as zero, or beyond float32"),
+        ("ials", {"reg": 1e-30}, "as good as zero, or beyond float32"),
+        ("ials", {"unobserved_weight": 1e12}, "as good as zero, or beyond float32"),
+        ("ease", {"reg": 1e30}, "the weights came out zero in float32; expected a smaller reg"),
+    ],
+)
+def test_a_model_of_zeros_is_refused(model, params, words):
+    with pytest.raises(SpecError, match=words):
+        fit(spec(model, **params), dataset())
 
 
 def test_a_model_whose_library_is_missing_says_what_to_install(monkeypatch):
