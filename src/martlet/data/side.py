@@ -9,9 +9,16 @@ import polars as pl
 from martlet.core import Column, Text
 from martlet.data.reading import read_table
 
+_TITLES = ("title", "name", "movietitle", "column2")
+_MISSING = ("", "-", "na", "n/a", "null", "none", "nan")  # what stands for no number, in any case
+
 
 def join_table(names: pl.Series, given: Any, kind: str) -> tuple[dict[str, Column], dict[str, int]]:
-    """Return the side table's columns in row order, and how many ids matched."""
+    """Return the side table's columns in row order, and how many ids matched.
+
+    A text column becomes numbers where each value is one, or a word for none, such as "N/A"; an
+    item's first column of names is called ``title``.
+    """
     table, num_bad = read_table(given, kind=kind)
     twice = len(table) - table["id"].n_unique()
     table = table.unique("id", keep="first", maintain_order=True)
@@ -20,13 +27,13 @@ def join_table(names: pl.Series, given: Any, kind: str) -> tuple[dict[str, Colum
     )
     matched = int(joined["_met"].fill_null(False).sum())
     columns: dict[str, Column] = {}
-    titles = ("title", "name", "movietitle", "column2")
     for name in joined.columns:
         if name in ("id", "_met"):
             continue
         column = joined[name]
-        plain = "".join(letter for letter in name.lower() if letter.isalnum())
-        label = "title" if plain in titles and "title" not in table.columns else name
+        titled = "title" in (*columns, *table.columns)
+        is_title = kind == "item" and _is_title(name) and not titled
+        label = "title" if is_title else name
         if label != "title":
             column = _as_numbers(column)
         if column.dtype.is_numeric():
@@ -43,6 +50,10 @@ def join_table(names: pl.Series, given: Any, kind: str) -> tuple[dict[str, Colum
     return columns, counts
 
 
+def _is_title(name: str) -> bool:
+    return "".join(letter for letter in name.lower() if letter.isalnum()) in _TITLES
+
+
 def _as_numbers(column: pl.Series) -> pl.Series:
     """Return a text column (all that a text file has) as numbers where each filled value is one.
 
@@ -51,7 +62,7 @@ def _as_numbers(column: pl.Series) -> pl.Series:
     if column.dtype != pl.String:
         return column
     text = column.str.strip_chars()
-    filled = text.filter(text.is_not_null() & (text != ""))
+    filled = text.filter(text.is_not_null() & ~text.str.to_lowercase().is_in(_MISSING))
     numbers = filled.cast(pl.Float64, strict=False)
     if not len(filled) or numbers.null_count() or filled.str.contains(r"^-?0\d").any():
         return column
