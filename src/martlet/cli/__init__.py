@@ -49,6 +49,8 @@ def _run() -> None:
             "fewer neighbours, a shorter k, a smaller log), or use a machine with more"
         )
         _end(1, words, tell=True)
+    except UnicodeEncodeError as error:
+        _end(1, f"{error.object!r} is no UTF-8 text, as names and ids must be", tell=True)
     except OSError as error:
         _end(1, f"the system refused ({error}): see to that file, place or device", tell=True)
 

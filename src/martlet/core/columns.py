@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from martlet.core.errors import DataError
+
 Array = NDArray[np.generic]
 
 
@@ -28,10 +30,16 @@ class Text:
     def of(strings: Iterable[str]) -> Text:
         """Build from Python strings.
 
+        Raises:
+            DataError: a string that UTF-8 has no bytes for.
+
         >>> Text.of(["wren", "", "雨燕"])[2]
         '雨燕'
         """
-        encoded = [string.encode() for string in strings]
+        try:
+            encoded = [string.encode() for string in strings]
+        except UnicodeEncodeError as error:
+            raise DataError(f"{error.object!r} is no UTF-8 text: mend or drop it") from error
         offsets = np.zeros(len(encoded) + 1, np.int64)
         np.cumsum([len(e) for e in encoded], out=offsets[1:])
         return Text(np.frombuffer(b"".join(encoded), np.uint8), offsets)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from martlet.core.columns import Array, Text
-from martlet.core.errors import DataError
+from martlet.core.errors import DataError, QueryError
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,15 +36,15 @@ class Vocabulary:
         """Build from distinct ids, row by row.
 
         Raises:
-            DataError: an id occurs twice.
+            DataError: an id occurs twice, or is no UTF-8 text.
 
         >>> Vocabulary.of(["u1", "u2"]).rows(["u2", "nobody"]).tolist()
         [1, -1]
         """
         names = [str(name) for name in ids]
-        hashes = _hash(names)
+        text, hashes = Text.of(names), _hash(names)
         order = np.argsort(hashes, kind="stable").astype(np.int32)
-        vocabulary = Vocabulary(Text.of(names), hashes[order], order)
+        vocabulary = Vocabulary(text, hashes[order], order)
         if len(set(names)) != len(names):
             seen: set[str] = set()
             twice = next(name for name in names if name in seen or seen.add(name))  # type: ignore[func-returns-value]
@@ -67,9 +67,18 @@ class Vocabulary:
         return self.ids.nbytes + self.sorted_hash.nbytes + self.sorted_row.nbytes
 
     def rows(self, ids: Sequence[str | int]) -> NDArray[np.int32]:
-        """Return the (n,) int32 rows of ``ids``; an unknown id gives -1. O(n log size)."""
+        """Return the (n,) int32 rows of ``ids``; an unknown id gives -1. O(n log size).
+
+        Raises:
+            QueryError: an id that is no UTF-8 text, as no id of a vocabulary is.
+        """
         names = [str(name) for name in ids]
-        hashes = _hash(names)
+        try:
+            hashes = _hash(names)
+        except UnicodeEncodeError as error:
+            raise QueryError(
+                f"the id {error.object!r} is no UTF-8 text, as every id must be"
+            ) from error
         found = np.full(len(names), -1, np.int32)
         for i, at in enumerate(np.searchsorted(self.sorted_hash, hashes).tolist()):
             # Two ids may share a hash, so the text itself decides.

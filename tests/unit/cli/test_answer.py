@@ -26,6 +26,12 @@ def test_one_user(place):
     assert f"Title {first[1:]}" in told
 
 
+def test_an_id_of_other_bytes_than_text_is_refused(place):
+    for words in (("recommend", "--user"), ("similar", "--item")):
+        done = run(words[0], place / "b", words[1], "u\udcff", code=1)
+        assert done.stderr == "martlet: the id 'u\\udcff' is no UTF-8 text, as every id must be\n"
+
+
 def test_without_titles_there_is_no_column_of_them(place, tmp_path):
     run("prepare", place / "log.csv", "--out", tmp_path / "d")
     run("fit", tmp_path / "d", "--model", "popularity", "--out", tmp_path / "b")

@@ -47,6 +47,10 @@ def test_an_interrupt_while_the_verbs_are_imported_is_no_traceback(monkeypatch):
     [
         (MemoryError("Unable to allocate 37.3 GiB"), "does not suffice (Unable to allocate 37.3"),
         (MemoryError(), "does not suffice (no more was to be had): ask for less"),
+        (
+            UnicodeEncodeError("utf-8", "a\udcff", 1, 2, "no"),
+            r"'a\udcff' is no UTF-8 text, as names",
+        ),
         (OSError(errno.EIO, "Input/output error", "a.csv"), "Input/output error: 'a.csv'): see to"),
     ],
 )

@@ -112,6 +112,12 @@ class TestVocabulary:
         with pytest.raises(DataError, match="'a' occurs twice"):
             Vocabulary.of(["a", "b", "a"])
 
+    def test_ids_that_are_no_text_are_refused(self):
+        with pytest.raises(DataError, match=r"'a\\udcff' is no UTF-8 text: mend or drop it"):
+            Vocabulary.of(["a", "a\udcff"])
+        with pytest.raises(QueryError, match=r"the id 'a\\udcff' is no UTF-8 text"):
+            Vocabulary.of(["a"]).rows(["a", "a\udcff"])
+
     def test_the_hash_tells_orders_apart(self):
         assert Vocabulary.of(["a", "b"]).hash != Vocabulary.of(["b", "a"]).hash
         assert Vocabulary.of(["ab", "c"]).hash != Vocabulary.of(["a", "bc"]).hash
