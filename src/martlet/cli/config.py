@@ -26,7 +26,7 @@ def read_config(context: typer.Context, path: Path | None) -> Path | None:
 
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise SpecError(f"{path} is not readable TOML ({error})") from error
     values = {name.replace("_", "-"): value for name, value in values.items()}
     known = {spelled: name for name, spelled in _spelled(context).items() if spelled not in _ASIDE}

@@ -10,6 +10,7 @@ import typer
 
 from martlet.cli.config import read_config
 from martlet.core import OutputError, SpecError, check_replaceable
+from martlet.core.files import stated
 
 
 def repeated(*names: str, metavar: str, help: str) -> Any:
@@ -47,10 +48,11 @@ def check_free(out: Path, force: bool, proof: Sequence[str] | None = None) -> No
 
     ``proof`` names the files of a folder that ``force`` may replace; None where ``out`` is a file.
     """
-    if out.exists() and not force:
-        raise OutputError(f"{out} exists: choose another --out, or give --force to replace it")
-    if proof is not None:
-        check_replaceable(out, proof)
+    with stated(out):
+        if out.exists() and not force:
+            raise OutputError(f"{out} exists: choose another --out, or give --force to replace it")
+        if proof is not None:
+            check_replaceable(out, proof)
 
 
 def assignments(pairs: Sequence[str], option: str = "--set") -> dict[str, str]:

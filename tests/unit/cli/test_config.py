@@ -66,6 +66,8 @@ def test_underscores_and_arguments_are_read(place, tmp_path):
         ("json = true", "sets json, which"),
         ("not toml", "is not readable TOML"),
         (b"\xff\xfe", "is not readable TOML"),
+        ("a = " + "[" * 5000, "is not readable TOML"),
+        ("a = " + "{b=" * 5000, "is not readable TOML"),
         (None, "is not readable TOML"),
     ],
 )
@@ -75,6 +77,22 @@ def test_a_file_that_makes_no_sense(place, tmp_path, text, reason):
         path.write_bytes(text if isinstance(text, bytes) else text.encode())
     words = ("fit", place / "data", "--config", path, "--out", tmp_path / "x")
     assert reason in run(*words, code=1).stderr
+
+
+def test_a_path_that_is_too_long_is_stated(place, tmp_path):
+    long = tmp_path / ("x" * 300)
+    words = ("fit", place / "data", "--config", long, "--out", tmp_path / "x")
+    assert "is not readable TOML" in run(*words, code=1).stderr
+    for words in (
+        ("fit", long, "--out", tmp_path / "x"),
+        ("fit", place / "data", "--out", long),
+        ("prepare", place / "log.csv", "--out", long),
+        ("recommend", long, "--user", "u1"),
+        ("recommend", place / "b", "--all", "--out", f"{long}.parquet"),
+        ("compress", place / "b", "--with", "quantize:int8", "--out", long, "--force"),
+    ):
+        assert "File name too long" in run(*words, code=1).stderr
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_value_of_the_wrong_type_is_wrong_usage(place, tmp_path):
