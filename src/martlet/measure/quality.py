@@ -23,6 +23,7 @@ from martlet.core import (
 )
 from martlet.core.queries import Seen
 from martlet.kernels.parallel import in_order
+from martlet.measure.crossing import Crossing, crossing
 from martlet.metrics import METRICS, Tally
 from martlet.metrics.quality import check_value
 
@@ -75,7 +76,8 @@ def evaluate(
     What a user did before the part (``dataset.before``) is the history; the distinct items of the
     part are to be found. With ``seen="hide"`` an item of the history cannot be shown, so it is not
     to be found either; such events are counted. A bundle answers as it would when served, with
-    popularity for users it knows nothing of. The same digits whatever the batch and the threads.
+    popularity for users it knows nothing of; one with other rows is asked by id. The same digits
+    whatever the batch and the threads.
 
     Args:
         scorer: what answers.
@@ -93,11 +95,13 @@ def evaluate(
         progress: told how far it is.
 
     Raises:
-        DataError: the part is empty, was trained on, or has no column ``value`` of 0 or more.
+        DataError: the part is empty, was trained on, has no column ``value`` of 0 or more, or no
+            item in common with the bundle.
         SpecError: an unknown metric, or a bound of memory that is none.
     """
     check_memory(memory_mb)
     refuse_seen_in_training(scorer, dataset.part(part), part)
+    scorer = crossing(scorer, dataset)
     history, truth, num_repeats = questions(dataset, part, seen)
     asked = np.flatnonzero(truth.lengths)
     if users is not None:
@@ -207,6 +211,9 @@ def scores_of(
     from martlet.scorers.bundle import Bundle
     from martlet.scorers.registry import knows
 
+    if isinstance(scorer, Crossing):
+        queries, rows = scorer.queries(queries), np.where(rows >= 0, scorer.item_row[rows], -1)
+        scorer = scorer.bundle
     if not isinstance(scorer, Bundle):
         found, fallback = scorer.score(queries, rows), np.zeros(len(queries), bool)
     else:

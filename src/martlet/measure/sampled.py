@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from martlet.core import DataError, Dataset, Progress, Queries, Scorer, SpecError, num_threads, rng
 from martlet.core.queries import Seen
 from martlet.kernels.parallel import in_order
+from martlet.measure.crossing import crossing
 from martlet.measure.quality import (
     CELL,
     History,
@@ -78,6 +79,7 @@ def evaluate_sampled(
     if negatives < 1:
         raise SpecError(f"negatives is {negatives}: expected a whole number of 1 or more")
     refuse_seen_in_training(scorer, dataset.part(part), part)
+    scorer = crossing(scorer, dataset)
     history, truth, num_repeats = questions(dataset, part, seen)
     users, positives = truth.row_numbers(), truth.indices
     if not len(users):

@@ -68,6 +68,8 @@ def test_a_user_is_asked_once_whatever_the_bound_on_memory(data, negatives, monk
     bundle = fit(IALS(dim=8), data)
 
     class Spy:
+        num_items = data.num_items
+
         def score(self, queries, candidates):
             asked.append(len(queries))
             users.extend(queries.user_row.tolist())
