@@ -43,11 +43,11 @@ Parsed = tuple[Array, Reasons]
 
 
 class _Column(NamedTuple):
-    """A column to come, from which one, and how."""
+    """A column to come, from which ones, and how."""
 
     name: str
-    source: str
-    read: Callable[[pl.Series], Parsed]
+    sources: tuple[str, ...]
+    read: Callable[..., Parsed]
 
 
 class _Grown:
@@ -119,26 +119,29 @@ def parse(
 
 
 def _values(batch: pl.DataFrame, columns: list[_Column]) -> list[Parsed]:
-    return list(in_order(lambda c: c.read(batch[c.source]), columns, num_threads()))
+    return list(
+        in_order(lambda c: c.read(*map(batch.get_column, c.sources)), columns, num_threads())
+    )
 
 
 def _plan(
     log: Log, schema: Mapping[str, Any], ids: Mapping[str, Numbering], codes: Mapping[str, Texts]
 ) -> list[_Column]:
     """Return how each column is read."""
-    plan = [_Column(name, name, numbering.read) for name, numbering in ids.items()]
+    plan = [_Column(name, (name,), numbering.read) for name, numbering in ids.items()]
     if "rating" in schema:
-        plan.append(_Column("rating", "rating", _ratings))
-    if "event" in schema:
+        plan.append(_Column("rating", ("rating",), _ratings))
+    weighed = tuple(name for name in ("event", "weight") if name in schema)
+    if weighed:
         known = {str(name).lower(): float(value) for name, value in log.event_weights.items()}
-        read = partial(_event_weights, Texts(), known)
-        plan.append(_Column("weight", "event", read))
-    elif "weight" in schema:
-        plan.append(_Column("weight", "weight", _weights))
+        of_event = partial(_event_weights, Texts(), known)
+        alone: dict[str, Callable[..., Parsed]] = {"event": of_event, "weight": _weights}
+        read = partial(_products, of_event) if len(weighed) == 2 else alone[weighed[0]]
+        plan.append(_Column("weight", weighed, read))
     if "time" in schema:
-        plan.append(_Column("time_s", "time", partial(_times, unit=log.time_unit)))
+        plan.append(_Column("time_s", ("time",), partial(_times, unit=log.time_unit)))
     carried = [name for name in ("basket", *log.context) if name in schema]
-    return plan + [_Column(name, name, partial(_carried, codes.get(name))) for name in carried]
+    return plan + [_Column(name, (name,), partial(_carried, codes.get(name))) for name in carried]
 
 
 class _Bad:
@@ -206,7 +209,11 @@ def _ratings(column: pl.Series) -> Parsed:
 
 def _weights(column: pl.Series) -> Parsed:
     weight = _floats(column, pl.Float32).to_numpy()
-    return weight, [("bad weight", ~((weight > 0) & (weight < np.inf)))]
+    return weight, [("bad weight", ~_is_weight(weight))]
+
+
+def _is_weight(value: Any) -> NDArray[np.bool_]:
+    return (value > 0) & (value < np.inf)  # type: ignore[no-any-return]
 
 
 def _event_weights(kinds: Texts, known: Mapping[str, float], column: pl.Series) -> Parsed:
@@ -214,6 +221,16 @@ def _event_weights(kinds: Texts, known: Mapping[str, float], column: pl.Series) 
     of_kind = [known.get(str(kind).strip().lower(), 0.0) for kind in kinds.texts]
     weight = np.array([*of_kind, 0.0], np.float32)[np.maximum(codes, -1)]  # -1 is the last
     return weight, [("unknown event", weight == 0)]
+
+
+def _products(
+    of_event: Callable[[pl.Series], Parsed], event: pl.Series, weight: pl.Series
+) -> Parsed:
+    """Return the weight of the event's type times the row's own."""
+    (by_type, unknown), (own, bad) = of_event(event), _weights(weight)
+    with np.errstate(over="ignore", invalid="ignore"):
+        product: Array = np.multiply(by_type, own, dtype=np.float32)
+    return product, [*unknown, *bad, ("bad weight", ~_is_weight(product))]
 
 
 def _times(column: pl.Series, unit: TimeUnit) -> Parsed:

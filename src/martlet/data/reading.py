@@ -107,7 +107,9 @@ def read(
         user_col: name of the column of users.
         item_col: name of the column of items.
         rating_col: name of the column of ratings.
-        weight_col: name of the column of weights.
+        weight_col: name of the column of weights. Given alone, it counts and a column of event
+            types that is found does not; given with ``event_col``, the two weights are multiplied,
+            such as a quantity and what its type is worth; else event types count where there are.
         time_col: name of the column of times.
         event_col: name of the column of event types.
         basket_col: name of the column of baskets.
@@ -118,8 +120,8 @@ def read(
             line with a number or a date in it does not.
         time_unit: "s", "ms", "us", "ns" or "iso"; None or "auto" tells each time by itself, a
             number by its size.
-        event_weights: weight by event type, in place of view 1, cart 3, buy 5; an event of
-            another type is a bad row.
+        event_weights: weight by event type. They take the place of view 1, cart 3, buy 5, which
+            count no more: an event of a type that is not among those given is a bad row.
 
     Raises:
         DataError: nothing to read, or a column that cannot be found.
@@ -152,7 +154,7 @@ def read(
     file = raw.files[0]
     with stated(raw.files):
         names = raw.names
-    columns = _find(names, given, file, raw.sample)
+    columns = _weighed(_find(names, given, file, raw.sample), given)
     missing = [name for name in context_cols if name not in names]
     if missing:
         raise DataError(f"{file} has no column {missing[0]!r}: it has {', '.join(names)}")
@@ -292,6 +294,15 @@ def _find(
                 f"name one with --{role}-col, or say --no-header where the first line is an event"
             )
     return found
+
+
+def _weighed(columns: dict[str, str], given: Mapping[str, str | None]) -> dict[str, str]:
+    """Leave out the event types or the weights where the others count; see ``read``."""
+    if given["event"] is not None and given["weight"] is not None:
+        return columns
+    loser = "event" if given["weight"] is not None else "weight"
+    both = "event" in columns and "weight" in columns
+    return {role: name for role, name in columns.items() if not both or role != loser}
 
 
 def _looks_like_a_time(text: str) -> bool:

@@ -92,6 +92,33 @@ class TestEventWeights:
     def test_those_given_take_their_place(self):
         assert self.weights(event_weights={"Wink": 0.5, "buy": 2}) == {"y": 2, "z": 0.5}
 
+    def test_those_given_are_all_there_are(self):
+        dataset = prepare(read(self.LOG, event_weights={"buy": 10}), split=ALL_TRAIN)
+        assert dataset.train.weight.tolist() == [10]
+        assert dataset.about["cleaning"][0]["rule"] == "unknown event"
+
+    @pytest.mark.parametrize(
+        ("given", "columns", "weights"),
+        [
+            ({}, {"event"}, [1, 3, 5]),
+            ({"event_col": "event"}, {"event"}, [1, 3, 5]),
+            ({"weight_col": "quantity"}, {"weight"}, [2, 4, 6, 8]),
+            ({"weight_col": "quantity", "event_col": "event"}, {"event", "weight"}, [2, 12, 30]),
+        ],
+    )
+    def test_a_weight_beside_an_event(self, given, columns, weights):
+        log = read(self.LOG.with_columns(quantity=pl.Series([2, 4, 6, 8])), **given)
+        assert set(log.columns) - {"user", "item"} == columns
+        dataset = prepare(log, split=ALL_TRAIN)
+        assert sorted(dataset.train.weight.tolist()) == weights
+        assert dataset.about["columns"] == dict(log.columns)
+
+    def test_a_product_that_is_no_weight(self):
+        log = self.LOG.with_columns(weight=pl.Series([1.0, 3e38, 1.0, 2.0]))
+        dataset = prepare(read(log, weight_col="weight", event_col="event"), split=ALL_TRAIN)
+        counts = {r["rule"]: r["rows_in"] - r["rows_out"] for r in dataset.about["cleaning"]}
+        assert (counts["bad weight"], counts["unknown event"]) == (1, 1)
+
     @pytest.mark.parametrize("weight", [0, -1, float("nan"), float("inf")])
     def test_a_weight_that_is_none(self, weight):
         with pytest.raises(SpecError, match="the weight of the event 'buy' is"):
