@@ -1,4 +1,4 @@
-"""The place of given items among all that may be shown: what AUC and a full MRR need."""
+"""Where the items to find stand among all others: the arithmetic of AUC."""
 
 from __future__ import annotations
 
@@ -7,122 +7,76 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from martlet.core import CSR, num_threads
+from martlet.core import CSR
 from martlet.kernels.jit import njit
 from martlet.kernels.parallel import spread
-from martlet.kernels.select import tie
-from martlet.kernels.topk import (
-    EVERYTHING,
-    F32,
-    GRAIN,
-    I32,
-    rows_of,
-    score_pair,
-    topk_dot_reference,
-)
+
+F32 = NDArray[np.float32]
+F64 = NDArray[np.float64]
 
 
-def ranks_dot(
-    vectors: F32,
-    items_t: F32,
-    targets: CSR,
-    hidden: CSR | None = None,
-    allow: NDArray[np.bool_] | None = None,
-    threads: int | None = None,
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the place of each target among all items that may be shown. O(B n d).
+def pairs_in_order(scores: F32, wanted: CSR, hidden: CSR, num_threads: int = 1) -> F64:
+    """Return for each user the share of (item to find, other item) pairs in the right order.
+
+    Other items are neither hidden nor to be found. A tie counts one half, and so does a user
+    without any pair: nothing is known of the order. O(n) a wanted item.
 
     Args:
-        vectors: (B, d) float32.
-        items_t: (d, n) float32.
-        targets: (B x n) CSR of the items to find.
-        hidden: (B x n) CSR of items that take no place, rising in each row; a target keeps its own.
-        allow: (n,) bool of the items that take a place.
-        threads: threads to use.
+        scores: (B, n) float32, no NaN.
+        wanted: (B x n) CSR, each item once a row.
+        hidden: (B x n) CSR.
+        num_threads: threads to use at most.
 
     Returns:
-        (targets.nnz,) int64 places, 0 for the best, -1 for a target of no score; and (B,) int64
-        counts of the items that took a place.
+        (B,) float64.
     """
-    vectors = np.ascontiguousarray(vectors, np.float32)
-    items_t = np.ascontiguousarray(items_t, np.float32)
-    size, n = len(vectors), items_t.shape[1]
-    indptr, indices = rows_of(hidden, size)
-    mask = EVERYTHING if allow is None else np.ascontiguousarray(allow)
-    places = np.zeros(targets.nnz, np.int64)
-    counts = np.zeros(size, np.int64)
+    shares = np.full(len(scores), 0.5)
 
-    def users(start: int, stop: int) -> None:
-        scores = np.empty((2, n), np.float32)
-        for at in range(start, stop, 2):
-            pair = min(at + 2, stop)
-            score_pair(vectors, items_t, at, pair, 0, n, scores)
-            _places(
-                scores, at, pair, indptr, indices, mask, targets.indptr, targets.indices,
-                places, counts,
-            )  # fmt: skip
+    def some(start: int, stop: int) -> None:
+        _pairs(
+            scores, wanted.indptr, wanted.indices, hidden.indptr, hidden.indices, start, stop,
+            np.empty(scores.shape[1], np.bool_), shares,
+        )  # fmt: skip
 
-    grain = max(1, GRAIN // max(1, n * len(items_t)))
-    spread(users, size, num_threads() if threads is None else threads, grain)
-    return places, counts
+    spread(some, len(scores), num_threads)
+    return shares
 
 
-def ranks_dot_reference(
-    vectors: F32,
-    items_t: F32,
-    targets: CSR,
-    hidden: CSR | None = None,
-    allow: NDArray[np.bool_] | None = None,
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the same from each user's full list."""
-    size, n = len(vectors), items_t.shape[1]
-    places, counts = np.full(targets.nnz, -1, np.int64), np.zeros(size, np.int64)
-    for user in range(size):
-        shown = np.ones(n, np.bool_) if allow is None else allow.copy()
-        if hidden is not None:
-            shown[hidden.row(user)] = False
-        own = slice(*targets.indptr[user : user + 2])
-        shown[targets.indices[own]] = True
-        rows, _ = topk_dot_reference(vectors[user : user + 1], items_t, max(1, n), allow=shown)
-        full = rows[0][rows[0] >= 0]
-        place = np.full(n, -1, np.int64)
-        place[full] = np.arange(len(full))
-        places[own], counts[user] = place[targets.indices[own]], len(full)
-    return places, counts
+def pairs_in_order_reference(scores: F32, wanted: CSR, hidden: CSR) -> F64:
+    """Return the same by sorting the others of each user."""
+    other = np.ones(scores.shape, bool)
+    for taken in (hidden, wanted):
+        other[taken.row_numbers(), taken.indices] = False
+    shares = np.full(len(scores), 0.5)
+    for user, score in enumerate(scores):
+        against, mine = np.sort(score[other[user]]), score[wanted.row(user)]
+        if len(against) and len(mine):
+            twice = np.searchsorted(against, mine, "left") + np.searchsorted(against, mine, "right")
+            shares[user] = twice.sum() / (2 * len(mine) * len(against))
+    return shares
 
 
 @njit(cache=True, nogil=True)
-def _places(
-    scores: F32, start: int, stop: int, indptr: Any, indices: I32, allow: Any,
-    target_ptr: Any, targets: I32, places: Any, counts: Any,
+def _pairs(
+    scores: Any, wanted_ptr: Any, wanted: Any, hidden_ptr: Any, hidden: Any, start: int, stop: int,
+    other: Any, shares: Any,
 ) -> None:  # fmt: skip
-    """Count, for each target of users ``start:stop``, the shown items that come before it."""
-    n = scores.shape[1]
+    size = scores.shape[1]
     for user in range(start, stop):
-        row = scores[user - start]
-        begin, end = target_ptr[user], target_ptr[user + 1]
-        own = row[targets[begin:end]].copy()
-        if len(indptr):
-            for hidden in indices[indptr[user] : indptr[user + 1]]:
-                row[hidden] = -np.inf
-        if len(allow):
-            for item in range(n):
-                if not allow[item]:
-                    row[item] = -np.inf
-        for t in range(end - begin):
-            row[targets[begin + t]] = own[t]
-        for item in range(n):
-            if row[item] > -np.inf:
-                counts[user] += 1
-        for t in range(end - begin):
-            target = targets[begin + t]
-            if not own[t] > -np.inf:
-                places[begin + t] = -1
-                continue
-            before = 0
-            for item in range(n):
-                if row[item] > own[t] or (
-                    row[item] == own[t] and item != target and tie(item) < tie(target)
-                ):
-                    before += 1
-            places[begin + t] = before
+        mine = wanted[wanted_ptr[user] : wanted_ptr[user + 1]]
+        other[:] = True
+        for item in hidden[hidden_ptr[user] : hidden_ptr[user + 1]]:
+            other[item] = False
+        for item in mine:
+            other[item] = False
+        against = 0
+        for item in range(size):
+            against += other[item]
+        twice = 0
+        for item in mine:
+            score = scores[user, item]
+            for rival in range(size):
+                value = scores[user, rival]
+                twice += other[rival] * ((value < score) + (value <= score))
+        if against > 0 and len(mine) > 0:
+            shares[user] = twice / (2.0 * len(mine) * against)
