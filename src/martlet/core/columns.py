@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,14 +87,32 @@ Column = Text | Array
 
 
 def flatten(columns: Mapping[str, Column]) -> dict[str, Array]:
-    """Return plain arrays to store: text becomes ``name.blob`` and ``name.offsets``."""
+    """Return plain arrays to store: text becomes ``name.blob`` and ``name.offsets``.
+
+    Raises:
+        DataError: a column is neither text nor a number a row.
+    """
     arrays: dict[str, Array] = {}
     for name, column in columns.items():
         if isinstance(column, Text):
             arrays[f"{name}.blob"], arrays[f"{name}.offsets"] = column.blob, column.offsets
         else:
-            arrays[name] = column
+            arrays[name] = check_numbers(f"column {name!r}", column)
     return arrays
+
+
+def check_numbers(name: str, column: Any) -> Array:
+    """Return ``column`` if it is an array of one real number a row.
+
+    Raises:
+        DataError: it is not; ``name`` says whose it is.
+    """
+    array = np.asarray(column)
+    if array.ndim != 1 or array.dtype.kind not in "biuf":
+        raise DataError(
+            f"{name} is {array.dtype}{array.shape}: expected one real number a row, or text"
+        )
+    return array
 
 
 def unflatten(arrays: Mapping[str, Array]) -> dict[str, Column]:

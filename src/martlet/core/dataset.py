@@ -110,7 +110,11 @@ class Dataset:
         Raises:
             DataError: the folder is no dataset, or is damaged; names the file.
         """
-        stored = Folder(Path(folder))
+        try:
+            place = Path(folder)
+        except TypeError as error:
+            raise DataError(f"{folder!r} is no path: expected the folder of a dataset") from error
+        stored = Folder(place)
         users, items = stored.vocabulary("users"), stored.vocabulary("items")
         train, valid, test = (stored.events(part, len(users), len(items)) for part in PARTS)
         return Dataset(

@@ -145,7 +145,7 @@ def _place(target: str | Path) -> Path:
     """Return where ``target`` is once links are followed: a rename would put an end to them."""
     try:
         return Path(os.path.realpath(target))
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         raise OutputError(f"{str(target)!r} is no path ({error}): choose another output") from error
 
 

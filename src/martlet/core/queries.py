@@ -78,8 +78,12 @@ class Queries:
                     f"{name} has item rows {part.indices.min()} to {part.indices.max()}: "
                     f"expected 0 to {part.num_cols - 1}"
                 )
-        if allow is not None and len(allow) != history.num_cols:
-            raise QueryError(f"allow has {len(allow)} items: expected {history.num_cols}")
+        if allow is not None:
+            allow = np.asarray(allow)
+            if allow.dtype != np.bool_ or allow.shape != (history.num_cols,):
+                raise QueryError(
+                    f"allow is {allow.dtype}{allow.shape}: expected bool({history.num_cols},)"
+                )
         return Queries(history, rows, time_s, {}, candidates, allow, exclude, seen)
 
     def __len__(self) -> int:

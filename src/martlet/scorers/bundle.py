@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from martlet.core import (
     CSR,
+    BundleError,
     Column,
     Queries,
     QueryError,
@@ -28,7 +29,7 @@ from martlet.core.queries import Seen
 from martlet.scorers.popular import Popular
 from martlet.scorers.registry import Stored, knows, similar
 from martlet.scorers.saved import PROOF, read_bundle, write_bundle
-from martlet.scorers.shown import check_k
+from martlet.scorers.shown import check_k, listed
 from martlet.scorers.table import Table
 
 Id = str | int
@@ -92,13 +93,14 @@ class Bundle:
         ``exclude`` hold for every query of the batch; ``allow`` is (num_items,) bool.
 
         Raises:
-            QueryError: neither or both of users and histories, or a part of the wrong size.
+            QueryError: neither or both of users and histories, what is no list of ids (a text is
+                none), or a part of the wrong size.
         """
         if (user_ids is None) == (histories is None):
             raise QueryError("expected either user ids or histories of item ids")
         time_s, row = None, None
         if user_ids is not None:
-            row = self.users.rows(user_ids)
+            row = self.users.rows(listed("user_ids", user_ids))
             indptr, at = self.histories.positions(row)
             weights = self.histories.values
             history = CSR(
@@ -110,23 +112,24 @@ class Bundle:
             if self.history_time_s is not None:
                 time_s = self.history_time_s[at]
         else:
-            rows = [self.items.rows(ids) for ids in histories or ()]
+            given = listed("histories", histories)
+            rows = [self.items.rows(listed("a history", ids)) for ids in given]
             history = CSR.from_rows([row[row >= 0] for row in rows], len(self.items))
         return Queries.of(
             history,
             row,
             time_s=time_s,
-            candidates=self._same(candidates, len(history.indptr) - 1),
-            exclude=self._same(exclude, len(history.indptr) - 1),
+            candidates=self._same("candidates", candidates, history.num_rows),
+            exclude=self._same("exclude", exclude, history.num_rows),
             allow=allow,
             seen=seen,
         )
 
-    def _same(self, ids: Sequence[Id] | None, size: int) -> CSR | None:
+    def _same(self, name: str, ids: Sequence[Id] | None, size: int) -> CSR | None:
         """Return ``size`` equal rows of the known ones of ``ids``."""
         if ids is None:
             return None
-        rows = np.unique(self.items.rows(ids))
+        rows = np.unique(self.items.rows(listed(name, ids)))
         return CSR.from_rows([rows[rows >= 0]] * size, len(self.items))
 
     def topk(self, queries: Queries, k: int) -> tuple[Ranking, NDArray[np.bool_]]:
@@ -182,6 +185,9 @@ class Bundle:
             QueryError: ``k`` is no whole number or below 1, or as in ``queries``.
         """
         k = self._places(k)
+        user_ids = None if user_ids is None else listed("user_ids", user_ids)
+        if histories is not None:
+            histories = [listed("a history", ids) for ids in listed("histories", histories)]
         queries = self.queries(
             user_ids,
             histories=histories,
@@ -221,7 +227,13 @@ class Bundle:
         allow: NDArray[np.bool_] | None = None,
         seen: Seen = "hide",
     ) -> Iterator[list[Recommendation]]:
-        """Yield the answers of every user in the order of the vocabulary, ``batch`` at a time."""
+        """Yield the answers of every user in the order of the vocabulary, ``batch`` at a time.
+
+        Raises:
+            QueryError: ``batch`` is below 1, or as in ``recommend``.
+        """
+        if batch < 1:
+            raise QueryError(f"batch is {batch}: expected at least 1 user")
         for start in range(0, len(self.users), batch):
             rows = np.arange(start, min(start + batch, len(self.users)))
             yield self.recommend(self.users.names(rows), k, allow=allow, seen=seen)
@@ -326,7 +338,11 @@ class Bundle:
         Raises:
             BundleError: the folder is no bundle, of another version, or damaged; names the file.
         """
-        manifest, parts = read_bundle(Path(folder), verify=verify)
+        try:
+            place = Path(folder)
+        except TypeError as error:
+            raise BundleError(f"{folder!r} is no path: expected the folder of a bundle") from error
+        manifest, parts = read_bundle(place, verify=verify)
         bundle = Bundle(**parts)
         bundle.__dict__["manifest"] = manifest
         return bundle

@@ -10,11 +10,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from martlet.core import CSR, BundleError, Column, DataError, Text, Vocabulary
+from martlet.core.columns import check_numbers
 from martlet.scorers.bundle import Bundle, Id
 from martlet.scorers.factors import Factors
 from martlet.scorers.network import Network
 from martlet.scorers.projections import LinearFold, Lookup, Projection
 from martlet.scorers.registry import Stored
+from martlet.scorers.shown import listed
 from martlet.scorers.table import Table
 
 Columns = Mapping[str, Column | Sequence[str]]
@@ -48,6 +50,7 @@ def from_vectors(
             occurs twice or a history with an unknown item.
     """
     items = _matrix("item_vectors", item_vectors)
+    histories = None if histories is None else listed("histories", histories, DataError)
     projection: Projection = LinearFold()
     num_users = 0 if histories is None else len(histories)
     if user_vectors is not None:
@@ -94,13 +97,16 @@ def from_onnx(
             another shape or numbers that are not finite.
     """
     items = _matrix("item_vectors", item_vectors)
+    histories = None if histories is None else listed("histories", histories, DataError)
     inputs = None if input_vectors is None else _matrix("input_vectors", input_vectors)
     if inputs is not None and len(inputs) != len(items):
         raise DataError(f"input_vectors have {len(inputs)} rows, item_vectors {len(items)}")
-    if max_length < 1:
-        raise DataError(f"max_length is {max_length}: expected at least 1 event")
+    if type(max_length) is not int or max_length < 1:
+        raise DataError(f"max_length is {max_length!r}: expected at least 1 event")
     try:
         model = Path(encoder).read_bytes()
+    except (TypeError, ValueError) as error:
+        raise DataError(f"the encoder {encoder!r} is no path: expected an ONNX file") from error
     except OSError as error:
         raise DataError(f"cannot read the encoder {encoder}: {error.strerror}") from error
     table = None if inputs is None else Table.of(inputs)
@@ -142,6 +148,7 @@ def _bundle(
     users = _vocabulary("user_ids", user_ids, num_users)
     seen = CSR.empty(len(users), n)
     if histories is not None:
+        histories = [listed("a history", ids, DataError) for ids in histories]
         if len(histories) != len(users):
             raise DataError(f"{len(histories)} histories for {len(users)} users: expected as many")
         seen = CSR.from_rows([items.rows(ids) for ids in histories], n)
@@ -151,19 +158,29 @@ def _bundle(
                 f"the history of user {users.ids[user]!r} holds an item that item_ids does not"
             )
     counts = np.bincount(seen.indices, minlength=n).astype(np.float32)
-    popular = counts if popularity is None else np.asarray(popularity, np.float32)
+    popular = counts if popularity is None else _numbers("popularity", popularity)
     if popular.shape != (n,) or not np.isfinite(popular).all():
         raise DataError(f"popularity is {popular.shape}: expected ({n},) finite numbers")
-    columns = {name: _column(name, values, n) for name, values in (catalogue or {}).items()}
     lineage = ({**line, "seed": None, "trained_on": [], "data": {}},)
-    return Bundle(scorer, users, items, seen, popular, catalogue=columns, lineage=lineage)
+    return Bundle(
+        scorer, users, items, seen, popular, catalogue=_columns(catalogue, n), lineage=lineage
+    )
+
+
+def _numbers(name: str, values: ArrayLike) -> NDArray[np.float32]:
+    """Return real numbers as float32; what it cannot hold becomes infinite."""
+    try:
+        array = np.asarray(values)
+        if array.dtype.kind not in "biufO":
+            raise ValueError(f"it holds {array.dtype}")
+        with np.errstate(over="ignore"):
+            return array.astype(np.float32)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise DataError(f"{name} is no array of real numbers: {error}") from error
 
 
 def _matrix(name: str, values: ArrayLike) -> NDArray[np.float32]:
-    try:
-        matrix = np.asarray(values, np.float32)
-    except (TypeError, ValueError) as error:
-        raise DataError(f"{name} is no matrix of numbers: {error}") from error
+    matrix = _numbers(name, values)
     if matrix.ndim != 2 or not matrix.size:
         raise DataError(f"{name} is of shape {matrix.shape}: expected (rows, columns), not empty")
     bad = np.flatnonzero(~np.isfinite(matrix).all(1))
@@ -176,16 +193,25 @@ def _matrix(name: str, values: ArrayLike) -> NDArray[np.float32]:
 
 
 def _vocabulary(name: str, ids: Sequence[Id] | None, size: int) -> Vocabulary:
-    if ids is not None and len(ids) != size:
+    ids = range(size) if ids is None else listed(name, ids, DataError)
+    if len(ids) != size:
         raise DataError(f"{name} has {len(ids)} ids for {size} rows: expected as many")
-    return Vocabulary.of(range(size) if ids is None else ids)
+    return Vocabulary.of(ids)
+
+
+def _columns(given: Columns | None, n: int) -> dict[str, Column]:
+    if given is not None and not isinstance(given, Mapping):
+        raise DataError(f"catalogue is {given!r}: expected columns by name")
+    return {str(name): _column(name, values, n) for name, values in (given or {}).items()}
 
 
 def _column(name: str, values: Column | Sequence[str], n: int) -> Column:
-    if len(values) != n:
-        raise DataError(f"catalogue column {name!r} has {len(values)} values for {n} items")
-    if isinstance(values, Text | np.ndarray) and not (
+    name = f"catalogue column {name!r}"
+    if not isinstance(values, Text | np.ndarray) or (
         isinstance(values, np.ndarray) and values.dtype.kind in "OUS"
     ):
-        return values
-    return Text.of(str(value) for value in values)
+        values = Text.of(str(value) for value in listed(name, values, DataError))
+    column = values if isinstance(values, Text) else check_numbers(name, values)
+    if len(column) != n:
+        raise DataError(f"{name} has {len(column)} values for {n} items")
+    return column

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from martlet.core import CSR, Queries, QueryError, Ranking, Scorer, best
+from martlet.core import CSR, MartletError, Queries, QueryError, Ranking, Scorer, best
 
 if TYPE_CHECKING:
     from martlet.scorers.table import Table
@@ -23,6 +24,18 @@ def check_k(k: int) -> None:
     """
     if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
         raise QueryError(f"k is {k!r}: expected a whole number of at least 1")
+
+
+def listed(name: str, given: Any, error: type[MartletError] = QueryError) -> list[Any]:
+    """Return ``given`` as a list; a text, which Python would take letter by letter, is none.
+
+    Raises:
+        QueryError: it is no list; or another ``error`` that is asked for.
+    """
+    if not isinstance(given, str | bytes):
+        with suppress(TypeError):
+            return list(given)
+    raise error(f"{name} is {given!r}: expected a list")
 
 
 def shown_candidates(queries: Queries) -> NDArray[np.int32]:

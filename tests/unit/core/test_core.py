@@ -182,6 +182,12 @@ class TestDataset:
         with pytest.raises(DataError, match="not a readable dataset"):
             Dataset.load(tmp_path)
 
+    def test_what_is_no_place_is_refused(self):
+        with pytest.raises(DataError, match="None is no path: expected the folder of a dataset"):
+            Dataset.load(None)
+        with pytest.raises(OutputError, match="'None' is no path"):
+            dataset().save(None)
+
     def test_another_format_is_refused(self, tmp_path):
         dataset().save(tmp_path / "d")
         head = tmp_path / "d" / "dataset.json"
@@ -215,7 +221,8 @@ class TestQueries:
             ({"time_s": np.zeros(5, int)}, "5 times for 1 events"),
             ({"exclude": CSR.empty(1, 9)}, "exclude is 1 x 9: expected 1 x 2"),
             ({"candidates": CSR.from_rows([[5]], 2)}, "candidates has item rows 5 to 5"),
-            ({"allow": np.ones(3, bool)}, "allow has 3 items: expected 2"),
+            ({"allow": np.ones(3, bool)}, r"allow is bool\(3,\): expected bool\(2,\)"),
+            ({"allow": np.ones(2, int)}, r"allow is int64\(2,\): expected bool\(2,\)"),
         ],
     )
     def test_parts_that_disagree_are_refused(self, change, message):

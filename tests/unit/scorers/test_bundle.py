@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from safetensors import SafetensorError
 
-from martlet.core import CSR, BundleError, OutputError, QueryError, Text, Vocabulary
+from martlet import load
+from martlet.core import CSR, BundleError, DataError, OutputError, QueryError, Text, Vocabulary
 from martlet.scorers.bundle import Bundle, Recommendation
 from martlet.scorers.factors import Factors
 from martlet.scorers.index import FaissIVF
@@ -93,6 +94,59 @@ def test_a_k_that_is_no_length_is_refused(k):
         with pytest.raises(QueryError, match=rf"k is {k!r}: expected a whole number of at least 1"):
             ask()
     assert len(toy.recommend(["u1"], np.int64(3))[0].item_ids) == 3
+
+
+@pytest.mark.parametrize(
+    ("question", "words"),
+    [
+        ({"user_ids": "u1"}, "user_ids is 'u1': expected a list"),
+        ({"user_ids": b"u1"}, "user_ids is b'u1': expected a list"),
+        ({"user_ids": 3}, "user_ids is 3: expected a list"),
+        ({"user_ids": np.array(3)}, r"user_ids is array\(3\): expected a list"),
+        ({"histories": "i1"}, "histories is 'i1': expected a list"),
+        ({"histories": ["i1"]}, "a history is 'i1': expected a list"),
+        ({"histories": [None]}, "a history is None: expected a list"),
+        ({"user_ids": ["u1"], "candidates": "i1"}, "candidates is 'i1': expected a list"),
+        ({"user_ids": ["u1"], "exclude": "i1"}, "exclude is 'i1': expected a list"),
+        ({"user_ids": ["u1"], "exclude": 1}, "exclude is 1: expected a list"),
+        ({"user_ids": ["u1"], "allow": [1] * NUM_ITEMS}, r"allow is int64\(30,\): expected bool"),
+        ({"user_ids": ["\udcff"]}, r"the id '\\udcff' is no UTF-8 text"),
+        ({"histories": [["\udcff"]]}, r"the id '\\udcff' is no UTF-8 text"),
+    ],
+)
+def test_what_is_no_list_of_ids_is_refused(question, words):
+    for ask in (bundle().recommend, bundle().queries):
+        with pytest.raises(QueryError, match=words):
+            ask(**question)
+
+
+def test_ids_may_come_in_any_kind_of_list():
+    toy = bundle()
+    want = toy.recommend(["u1", "u2"])
+    assert toy.recommend(f"u{i}" for i in (1, 2)) == want
+    assert toy.recommend(np.array(["u1", "u2"])) == want
+    one = toy.recommend(histories=[["i3", "i1"]])
+    assert toy.recommend(histories=iter([iter(["i3", "i1"])])) == one
+    assert toy.recommend(["u1"], allow=[True] * NUM_ITEMS) == want[:1]
+
+
+def test_what_is_no_place_is_refused():
+    with pytest.raises(BundleError, match="None is no path: expected the folder of a bundle"):
+        load(None)
+    with pytest.raises(OutputError, match="'None' is no path"):
+        bundle().save(None)
+
+
+def test_a_batch_of_nobody_is_refused():
+    with pytest.raises(QueryError, match="batch is 0: expected at least 1 user"):
+        next(bundle().recommend_all(batch=0))
+
+
+def test_a_column_that_would_not_be_read_back_is_not_written(tmp_path):
+    wide = replace(bundle(), catalogue={"price": np.ones((NUM_ITEMS, 2))})
+    with pytest.raises(DataError, match=r"column 'price' is float64\(30, 2\): expected one real"):
+        wide.save(tmp_path / "b")
+    assert not list(tmp_path.iterdir())
 
 
 def test_excluded_and_other_items_are_not_shown():

@@ -63,8 +63,23 @@ def test_numbers_of_the_catalogue_stay_numbers():
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"item_vectors": [[1, 2], [3]]}, "item_vectors is no matrix of numbers"),
-        ({"item_vectors": [["a"]]}, "item_vectors is no matrix of numbers"),
+        ({"item_vectors": [[1, 2], [3]]}, "item_vectors is no array of real numbers"),
+        ({"item_vectors": [["a"]]}, "item_vectors is no array of real numbers: it holds <U1"),
+        ({"item_vectors": ITEMS * 1j}, "item_vectors is no array of real .* it holds complex128"),
+        ({"item_vectors": np.full((N, D), 1j, object)}, "item_vectors is no array of real numbers"),
+        ({"item_vectors": np.full((N, D), "2020", "M8[D]")}, "item_vectors .* holds datetime64"),
+        (
+            {"item_vectors": np.full((N, D), 1e300)},
+            "item_vectors holds a number that is not finite",
+        ),
+        ({"item_vectors": None}, r"item_vectors is of shape \(\): expected \(rows, columns\)"),
+        ({"user_vectors": PEOPLE * 1j}, "user_vectors is no array of real numbers"),
+        ({"item_ids": "abcdefghijkl"}, "item_ids is 'abcdefghijkl': expected a list"),
+        ({"item_ids": 12}, "item_ids is 12: expected a list"),
+        ({"item_ids": [*IDS[:-1], "\udcff"]}, r"'\\udcff' is no UTF-8 text"),
+        ({"histories": "ab"}, "histories is 'ab': expected a list"),
+        ({"histories": ["ab"]}, "a history is 'ab': expected a list"),
+        ({"histories": [None]}, "a history is None: expected a list"),
         (
             {"item_vectors": np.ones(4)},
             r"item_vectors is of shape \(4,\): expected \(rows, columns\)",
@@ -79,7 +94,22 @@ def test_numbers_of_the_catalogue_stay_numbers():
         ({"histories": [["0"], ["0", "99"]]}, "history of user '1' holds an item that item_ids"),
         ({"popularity": [1, 2]}, r"popularity is \(2,\): expected \(12,\) finite numbers"),
         ({"popularity": [np.nan] * N}, "expected .* finite numbers"),
+        ({"popularity": [1j] * N}, "popularity is no array of real numbers"),
+        ({"catalogue": ["a"] * N}, r"catalogue is \['a', .*: expected columns by name"),
         ({"catalogue": {"title": ["a"]}}, "catalogue column 'title' has 1 values for 12 items"),
+        ({"catalogue": {"title": "a" * N}}, "catalogue column 'title' is 'aaaaaaaaaaaa': expected"),
+        ({"catalogue": {"title": ["\ud800"] * N}}, r"'\\ud800' is no UTF-8 text"),
+        ({"catalogue": {"price": 3.5}}, "catalogue column 'price' is 3.5: expected a list"),
+        (
+            {"catalogue": {"price": np.float64(3.5)}},
+            "catalogue column 'price' is .*: expected a li",
+        ),
+        (
+            {"catalogue": {"price": np.ones((N, 2))}},
+            r"'price' is float64\(12, 2\): expected one real",
+        ),
+        ({"catalogue": {"price": np.ones(N) * 1j}}, r"'price' is complex128\(12,\): expected one"),
+        ({"catalogue": {"day": np.full(N, "2020", "M8[D]")}}, r"'day' is datetime64\[D\]\(12,\)"),
     ],
 )
 def test_what_does_not_fit_is_refused(changes, words):
@@ -111,6 +141,10 @@ def test_an_encoder_may_see_other_vectors_than_it_is_matched_with(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
+        ({"encoder": None}, "the encoder None is no path: expected an ONNX file"),
+        ({"encoder": "a\0b"}, "the encoder 'a.x00b' is no path"),
+        ({"histories": "ab"}, "histories is 'ab': expected a list"),
+        ({"max_length": 1.5}, "max_length is 1.5: expected at least 1 event"),
         ({"encoder": "nowhere.onnx"}, "cannot read the encoder nowhere.onnx: No such file"),
         ({"input_vectors": np.ones((3, D))}, "input_vectors have 3 rows, item_vectors 12"),
         ({"input_vectors": np.ones((N, 9))}, "does not fit: the network failed on x"),
