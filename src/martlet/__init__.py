@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from martlet.frontier.report import write_report as write_report
     from martlet.measure.measure import measure as measure
     from martlet.measure.quality import evaluate as evaluate
+    from martlet.models.bpr import BPR as BPR
     from martlet.models.ease import EASE as EASE
     from martlet.models.fit import fit as fit
     from martlet.models.gfcf import GFCF as GFCF
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
+    "BPR": "martlet.models.bpr",
     "Budget": "martlet.frontier.budget",
     "Bundle": "martlet.scorers.bundle",
     "Dataset": "martlet.core",

@@ -15,6 +15,7 @@ SETTINGS = {
     "ease": [{"reg": 1.0}, {"reg": 1.0, "neighbours": 6}],
     "gfcf": [{"rank": 4}, {"rank": 4, "ideal": 0.0}],
     "ials": [{"dim": 8, "iterations": 12}],
+    "bpr": [{"dim": 4, "epochs": 200}],
     "matrix-factorization": [{"dim": 2}, {"dim": 2, "loss": "logistic"}],
     "item-knn": [{"neighbours": 8}, {"neighbours": 8, "weighting": "bm25"}],
     "popularity": [{}, {"half_life_days": 1.0}],

@@ -229,7 +229,8 @@ def _auc(scorer: Any, queries: Queries, wanted: CSR) -> F64:
     """Return (B,) shares of (item to find, other item) pairs that are in the right order.
 
     Other items are those that may be shown and are not to be found. A tie counts one half, and so
-    does a user without any other item: nothing is known of the order. O(n) an item to find, and the scores.
+    does a user without any other item: nothing is known of the order. O(n) an item to find,
+    and the scores.
     """
     from martlet.kernels.rank import pairs_in_order
 

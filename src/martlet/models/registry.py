@@ -18,6 +18,7 @@ _OWN = {
     "ease": "martlet.models.ease:EASE",
     "gfcf": "martlet.models.gfcf:GFCF",
     "ials": "martlet.models.ials:IALS",
+    "bpr": "martlet.models.bpr:BPR",
     "matrix-factorization": "martlet.models.matrix_factorization:MatrixFactorization",
     "gru4rec": "martlet.models.gru4rec:GRU4Rec",
     "nextitnet": "martlet.models.nextitnet:NextItNet",
