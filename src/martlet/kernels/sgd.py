@@ -163,7 +163,7 @@ def _bpr(
     for turn in range(len(order)):
         at = order[turn]
         row, mine = rows[at], indices[at]
-        other = -1
+        other = np.int64(-1)
         for again in range(_TRIES):
             z = seed + np.uint64(turn * _TRIES + again + 1) * np.uint64(0x9E3779B97F4A7C15)
             z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

@@ -32,7 +32,7 @@ class BPR:
 
     dim: int = 64
     rate: float = 0.05
-    reg: float = 0.01
+    reg: float = 0.005
     epochs: int = 60
 
     def __post_init__(self) -> None:
