@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from martlet.core import Array, DataError, num_threads
 from martlet.data.clean import RuleReport
 from martlet.data.numbering import NO_ID, Numbering, Reasons, Texts
-from martlet.data.reading import Log, TimeUnit
+from martlet.data.reading import Log
 from martlet.data.rejects import Rejects
 from martlet.data.text import BROKEN, SURPLUS, spoilt, stated
+from martlet.data.times import Times, as_floats
 from martlet.kernels.parallel import in_order
 
 _BATCH = 1 << 19
@@ -25,11 +26,6 @@ _EXAMPLES = 3
 _WIDTH = 80
 # A rating of zero or below is a rating; as a weight it would say that nothing happened.
 LEAST_WEIGHT = np.float32(1e-6)
-_ISO = (
-    "%Y-%m-%dT%H:%M:%S%.fZ", "%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%dT%H:%M",
-    "%Y-%m-%d %H:%M", "%Y-%m-%dT%H:%M:%S%.f%z", "%Y-%m-%d",
-)  # fmt: skip
-_PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 
 # Why a row is bad; where it is so twice, the first is told.
 _REASONS = (
@@ -139,7 +135,7 @@ def _plan(
         read = partial(_products, of_event) if len(weighed) == 2 else alone[weighed[0]]
         plan.append(_Column("weight", weighed, read))
     if "time" in schema:
-        plan.append(_Column("time_s", ("time",), partial(_times, unit=log.time_unit)))
+        plan.append(_Column("time_s", ("time",), partial(_times, Times(log.time_unit))))
     carried = [name for name in ("basket", *log.context) if name in schema]
     return plan + [_Column(name, (name,), partial(_carried, codes.get(name))) for name in carried]
 
@@ -203,12 +199,12 @@ def _shown(batch: pl.DataFrame, row: int) -> str:
 
 
 def _ratings(column: pl.Series) -> Parsed:
-    rating = _floats(column, pl.Float32).to_numpy()
+    rating = as_floats(column, pl.Float32).to_numpy()
     return rating, [("unparsable rating", ~np.isfinite(rating))]
 
 
 def _weights(column: pl.Series) -> Parsed:
-    weight = _floats(column, pl.Float32).to_numpy()
+    weight = as_floats(column, pl.Float32).to_numpy()
     return weight, [("bad weight", ~_is_weight(weight))]
 
 
@@ -233,73 +229,11 @@ def _products(
     return product, [*unknown, *bad, ("bad weight", ~_is_weight(product))]
 
 
-def _times(column: pl.Series, unit: TimeUnit) -> Parsed:
-    seconds = to_seconds(column, unit)
+def _times(times: Times, column: pl.Series) -> Parsed:
+    seconds = times.seconds(column)
     return seconds.fill_null(0).to_numpy(), [("unparsable time", seconds.is_null().to_numpy())]
 
 
 def _carried(codes: Texts | None, column: pl.Series) -> Parsed:
     """Numbers stay; all else becomes a code, below 0 where there is none."""
     return (column.to_numpy() if codes is None else codes.codes(column)), ()
-
-
-def _floats(column: pl.Series, dtype: Any = pl.Float64) -> pl.Series:
-    """Return a column as floats; what is no number becomes null."""
-    number = column.cast(dtype, strict=False)
-    if column.dtype == pl.String and number.null_count() > column.null_count():
-        number = column.str.strip_chars().cast(dtype, strict=False)
-    return number
-
-
-def to_seconds(column: pl.Series, unit: TimeUnit) -> pl.Series:
-    """Return a column of times as int64 Unix seconds; what is no time becomes null.
-
-    By themselves, numbers are seconds below 1e11 (the year 5138), milliseconds below 1e14,
-    microseconds below 1e17, else nanoseconds; what is no number is ISO 8601, UTC without a zone.
-    """
-    if column.dtype in (pl.Datetime, pl.Date):
-        return column.cast(pl.Datetime("us")).dt.epoch("s")
-    if unit == "iso":
-        return _from_iso(column.cast(pl.String, strict=False).str.strip_chars())
-    if column.dtype.is_integer():
-        return _whole_seconds(column.cast(pl.Int64, strict=False), unit)
-    if column.dtype != pl.String:
-        return _whole_seconds(_floats(column), unit)
-    # Digits are read as integers: a float has 53 bits, and nanoseconds need 61.
-    digits = column.cast(pl.Int64, strict=False)
-    if digits.null_count():
-        column = column.str.strip_chars()
-        digits = column.cast(pl.Int64, strict=False)
-    seconds = _whole_seconds(digits, unit)
-    seconds = _filled(seconds, lambda: _whole_seconds(_floats(column), unit))
-    return _filled(seconds, lambda: _from_iso(column))
-
-
-def _filled(seconds: pl.Series, other: Callable[[], pl.Series]) -> pl.Series:
-    """Return the seconds with others in the place of nulls, which are asked for if there are."""
-    return seconds.zip_with(seconds.is_not_null(), other()) if seconds.null_count() else seconds
-
-
-def _whole_seconds(number: pl.Series, unit: TimeUnit) -> pl.Series:
-    frame = pl.DataFrame({"t": number})
-    parts: Any = _PER_SECOND.get(unit, 1)
-    size = pl.col("t").cast(pl.Float64).abs()
-    # Where none is large, as in most logs, no time is scaled.
-    if unit == "auto" and (frame.select(size.max()).item() or 0) >= 1e11:
-        parts = pl.when(size < 1e11).then(1).when(size < 1e14).then(10**3)
-        parts = parts.when(size < 1e17).then(10**6).otherwise(10**9)
-    elif parts == 1 and number.dtype == pl.Int64:
-        return number
-    return frame.select((pl.col("t") // parts).cast(pl.Int64, strict=False))["t"]
-
-
-def _from_iso(text: pl.Series) -> pl.Series:
-    """Try one form after the other: a log is mostly written in one."""
-    seconds = pl.Series(text.name, [None], dtype=pl.Int64).new_from_index(0, len(text))
-    for form in _ISO:
-        seconds = _filled(seconds, partial(_stamps, text, form))
-    return seconds
-
-
-def _stamps(text: pl.Series, form: str) -> pl.Series:
-    return text.str.to_datetime(form, strict=False, time_unit="us").dt.epoch("s")

@@ -7,15 +7,15 @@ import pytest
 from martlet.core import DataError, SpecError
 from martlet.data import RandomSplit, prepare, read
 from martlet.data.numbering import Texts, numbering_of
-from martlet.data.parse import to_seconds
 from martlet.data.reading import read_table
+from martlet.data.times import Times
 
 ALL_TRAIN = RandomSplit(0.0001, 0.0001)
 MOMENT = 1_600_000_000
 
 
 def seconds(values, unit="auto", **options):
-    return to_seconds(pl.Series(values, **options), unit).to_list()
+    return Times(unit).seconds(pl.Series(values, **options)).to_list()
 
 
 class TestTimes:
@@ -45,12 +45,50 @@ class TestTimes:
             ("2020-09-13T14:26:40+02:00", 0),
             (" 2020-09-13T12:26 ", -40),
             ("2020-09-13", -44_800),
+            ("2020-09-13 12:26:40+00:00", 0),
+            ("2020-09-13 12:26:40Z", 0),
+            ("2020-09-13 12:26:40 UTC", 0),
+            ("2020-09-13T12:26:40 UTC", 0),
+            ("2020-09-13 14:26:40+02", 0),
+            ("2020-09-13T14:26:40.5+0200", 0),
+            ("2020-09-13 14:26:40.123456 +0200", 0),
+            ("2020-09-13 06:56:40-05:30", 0),
+            ("2020-09-13T14:26+02:00", -40),
+            ("2020-09-13 12:26Z", -40),
         ],
     )
     def test_iso(self, text, shift):
         for how in ("auto", "iso"):
             assert seconds([text, "soon"], how) == [MOMENT + shift, None]
         assert seconds([text, str(MOMENT)]) == [MOMENT + shift, MOMENT]
+
+    @pytest.mark.parametrize("how", ["auto", "iso"])
+    def test_days_without_dashes(self, how):
+        assert seconds(["20200913", " 19700102 ", None, "soon"], how) == [
+            MOMENT - 44_800, 86_400, None, None,
+        ]  # fmt: skip
+        assert seconds([20200913, 19700102], how) == [MOMENT - 44_800, 86_400]
+        assert seconds(["20200913", "2020-09-13"], how) == [MOMENT - 44_800] * 2
+
+    @pytest.mark.parametrize(
+        "other", ["20201301", "20200932", "19691231", "21010101", "5", "1600000000"]
+    )
+    def test_they_are_seconds_where_many_are_no_days(self, other):
+        assert seconds(["20200913", other]) == [20200913, int(other)]
+        assert seconds([20200913, int(other)]) == [20200913, int(other)]
+        assert seconds(["20200913"], "s") == [20200913]
+        assert seconds(["20200913", other], "iso") == [None, None]
+
+    def test_one_that_is_no_day_is_no_time(self):
+        assert seconds(["20200913"] * 9 + ["20201301"])[8:] == [MOMENT - 44_800, None]
+
+    def test_what_is_told_from_the_first_batch_stays(self):
+        days, numbers = Times("auto"), Times("auto")
+        assert days.seconds(pl.Series([None, "soon"], dtype=pl.String)).to_list() == [None, None]
+        assert days.seconds(pl.Series(["20200913"])).to_list() == [MOMENT - 44_800]
+        assert days.seconds(pl.Series(["5", "20200231"])).to_list() == [None, None]
+        assert numbers.seconds(pl.Series(["5"])).to_list() == [5]
+        assert numbers.seconds(pl.Series(["20200913"])).to_list() == [20200913]
 
     def test_what_is_iso_alone_refuses_numbers(self):
         assert seconds([str(MOMENT)], "iso") == [None]
