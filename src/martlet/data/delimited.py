@@ -88,7 +88,7 @@ def _table(
     rows = [line for _, line in _filled_lines(files[0].head)]
     first = [name.strip() for name in split(rows[0])]
     headed = not any(map(_VALUE.fullmatch, first)) if header is None else header
-    width = Counter(len(split(line)) for line in rows).most_common(1)[0][0]
+    width = _width(list(map(split, rows)))
 
     def layout(file: TextFile) -> tuple[list[str], int]:
         if not headed:
@@ -113,6 +113,13 @@ def _table(
         part = read([file.source for file in alike], own, skip)
         parts.append(part.select(parts[0].frame.collect_schema().names()) if parts else part)
     return Table(parts, () if headed else tuple(first))
+
+
+def _width(rows: list[list[str]]) -> int:
+    """Return how many fields most rows have; a separator that ends each of them opens none."""
+    width = Counter(map(len, rows)).most_common(1)[0][0]
+    ended = not any(row[-1].strip() for row in rows if len(row) == width)
+    return width - 1 if ended and width > 1 else width
 
 
 def _filled_lines(head: str) -> list[tuple[int, str]]:
