@@ -67,7 +67,7 @@ def measure(model: str, params: dict[str, Any], dataset: Dataset, chosen: Namesp
         spent = {"fit_s": time.perf_counter() - begin, "fit_cpu_s": time.process_time() - cpu}
         log = Path(folder) / "log.jsonl"
         if log.exists():
-            curve = [json.loads(line) for line in log.read_text().splitlines()]
+            curve = [json.loads(line) for line in log.read_text().splitlines()[1:]]
     figures = {
         part: mt.evaluate(bundle, dataset, part=part, metrics=("recall", "ndcg")).figures
         for part in ("valid", "test")

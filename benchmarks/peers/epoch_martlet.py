@@ -19,7 +19,7 @@ def prepare(folder, model, params, seed):
     def run():
         with tempfile.TemporaryDirectory() as kept:
             spec(model, **params).fit(dataset, seed=int(seed), run=Run(Path(kept)))
-            line = json.loads((Path(kept) / "log.jsonl").read_text())
+            line = json.loads((Path(kept) / "log.jsonl").read_text().splitlines()[-1])
         return {"train_s": line["seconds"], "loss": line["loss"], "ndcg@10": line["figure"]}
 
     return run

@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 
 from martlet.core import DataError, MartletError, num_threads
 from martlet.train import checkpoint
+from martlet.train.estimate import estimate
 from martlet.train.plan import Plan
 from martlet.train.run import Clock, Epoch, Report, Run, Stopped, stop_on_signal
 
@@ -70,10 +71,16 @@ def train(task: Task, plan: Plan, *, seed: int, key: str, run: Run | None = None
         Diverged: the loss is no finite number.
         Stopped: a signal came; the checkpoint is written.
         DataError: a checkpoint of another run.
+        SpecError: more memory is needed than there is.
     """
     torch.set_num_threads(num_threads())
     run = run or Run()
     state = _State(task, plan, key, run)
+    if not state.step:
+        before = estimate(task, plan)
+        run.log({"estimate": before._asdict()})
+        if run.progress is not None:
+            run.progress(f"train: {before}", 0, plan.epochs * state.per_epoch)
     with stop_on_signal() as stop:
         while not state.ended:
             state.epoch(seed, stop)

@@ -1,0 +1,106 @@
+"""What a training will take, from a few timed steps before it."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+
+from martlet.core import check_memory
+
+if TYPE_CHECKING:
+    from martlet.train.loop import Task
+    from martlet.train.plan import Plan
+
+_WARM, _TIMED = 1, 3
+_COPIES = {"sgd": 2, "adam": 4, "adamw": 4}  # parameters, the best ones, and moments
+
+
+class Estimate(NamedTuple):
+    """What all epochs take, should none be saved by patience.
+
+    Attributes:
+        parameters: numbers in the network.
+        gflops: operations of all steps, in 10^9, as far as torch counts them.
+        seconds: of all steps; validation comes on top.
+        peak_mb: memory above what is in use now: parameters, moments, and a step's numbers.
+    """
+
+    parameters: int
+    gflops: float
+    seconds: float
+    peak_mb: float
+
+    def __str__(self) -> str:
+        minutes = f"{self.seconds / 60:.1f} min" if self.seconds > 90 else f"{self.seconds:.0f} s"
+        return (
+            f"{self.parameters:,} parameters, {self.gflops:,.0f} GFLOP, {minutes} at most, "
+            f"{self.peak_mb:,.0f} MB"
+        )
+
+
+def estimate(task: Task, plan: Plan) -> Estimate:
+    """Return what training takes: forward and backward passes are timed, no parameter is moved.
+
+    Raises:
+        SpecError: it needs more memory than the machine has.
+    """
+    from torch.utils.flop_counter import FlopCounterMode
+
+    batches = task.batches(0)
+    network = task.network.train()
+    size = sum(p.numel() * p.element_size() for p in network.parameters())
+    fixed = size * _COPIES[plan.optimizer]
+    _refuse(fixed)
+    chosen = batches[:_TIMED]  # their order is random already
+    counter = FlopCounterMode(display=False)
+    before, spent = _reset_peak(), 0.0
+    with counter:
+        for batch in chosen[:_WARM]:
+            _pass(task, batch)
+    flops = counter.get_total_flops()
+    for batch in chosen:
+        begin = time.perf_counter()
+        _pass(task, batch)
+        spent += time.perf_counter() - begin
+    working = max(0, _peak() - before)
+    network.zero_grad(set_to_none=True)
+    _refuse(fixed + working)
+    steps = plan.epochs * len(batches)
+    parameters = sum(p.numel() for p in network.parameters())
+    seconds = spent / len(chosen) * steps
+    return Estimate(parameters, flops / _WARM * steps / 1e9, seconds, (fixed + working) / 1e6)
+
+
+def _pass(task: Task, batch: Any) -> None:
+    torch.manual_seed(0)
+    loss, _ = task.loss(task.take(batch, 0))
+    loss.backward()  # type: ignore[no-untyped-call]
+
+
+def _refuse(needed: float) -> None:
+    advice = "lower dim, max_length or the batch, or take optimizer=sgd"
+    check_memory("training", needed, advice)
+
+
+def _reset_peak() -> int:
+    """Start the system's count of peak memory anew, where it can; return what is in use."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return _peak()
+    return _status("VmRSS")
+
+
+def _peak() -> int:
+    return _status("VmHWM")
+
+
+def _status(name: str) -> int:
+    try:
+        text = Path("/proc/self/status").read_text()
+    except OSError:
+        return 0
+    return int(text.split(f"{name}:")[1].split()[0]) * 1024
