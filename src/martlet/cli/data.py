@@ -128,6 +128,9 @@ def prepare(
     ] = "auto",
     format: Annotated[str | None, typer.Option(help="The log's format.")] = None,
     sep: Annotated[str | None, typer.Option(help="Separator of a text log.")] = None,
+    no_header: Annotated[
+        bool, typer.Option("--no-header", help="The first line is an event, not a heading.")
+    ] = False,
     duplicates: Annotated[
         Literal["last", "sum", "all"], typer.Option(help="What stays of a pair met again.")
     ] = "last",
@@ -183,6 +186,7 @@ def prepare(
         "time_unit": time_unit,
         "format": format,
         "sep": sep,
+        "header": False if no_header else None,
     }
     cut: Any = parse_split(split)
     if test is not None:

@@ -200,3 +200,11 @@ def test_get(tmp_path, monkeypatch):
     assert run("data", "get", "ml-100k").stdout == f"{tmp_path / 'ml-100k'}\n"
     monkeypatch.undo()
     assert "no public log is called 'ml-1b'" in run("data", "get", "ml-1b", code=1).stderr
+
+
+def test_a_log_without_a_heading(tmp_path):
+    log = tmp_path / "log.csv"
+    log.write_text("alice,apple\nbob,pear\nalice,pear\nbob,fig\n")
+    about = document("prepare", log, "--no-header", "--out", tmp_path / "d", "--split", "last-out")
+    assert about["counts"]["num_users"] == 2
+    assert about["cleaning"][0]["rows_in"] == 4
