@@ -73,9 +73,19 @@ def test_rows_are_looked_up(storage, seed, size, d, kind):
 @pytest.mark.parametrize("threads", [1, 2])
 def test_a_given_array_is_filled(threads):
     vectors, rows, _ = draw(0, 200_000, 9)
-    out = np.empty((200_000, 9), np.float32)
-    assert lookup(EmbeddingTable.of(vectors), rows, out=out, num_threads=threads) is out
+    table, out = EmbeddingTable.of(vectors), np.empty((200_000, 9), np.float32)
+    assert out.size > 3 * kernel._GRAIN
+    assert lookup(table, rows, out=out, num_threads=threads) is out
     assert np.array_equal(out, vectors[rows])
+    out[:] = 0
+    found, batch = begin(table, rows, out=out, num_threads=threads)
+    assert found is out
+    assert np.array_equal(out, vectors[rows])
+    assert np.array_equal(batch.keys, Batch.of(rows, N).keys)
+    rows[170_000] = N
+    for call in (lookup, begin):
+        with pytest.raises(DataError, match="row 50 at position 170000 is outside"):
+            call(table, rows, out=out, num_threads=threads)
 
 
 @given(*shapes)
@@ -126,8 +136,8 @@ def test_rows_that_are_not_named_rest(rule, storage):
 @pytest.mark.parametrize("storage", STORAGES)
 @pytest.mark.parametrize("rule", RULES)
 def test_threads_change_no_digit(rule, storage):
-    vectors, rows, gradients = draw(3, 60_000, 17, num_rows=10_000)
-    assert rows.size * 17 > 2 * kernel._UPDATE_GRAIN
+    vectors, rows, gradients = draw(3, 70_000, 17, num_rows=10_000)
+    assert rows.size * 17 > 2 * kernel._GRAIN
     state = start(rule, vectors)
     (one, mine), (two, other) = (
         stepped(rule, EmbeddingTable.of(vectors, storage), state, rows, gradients, threads)

@@ -39,8 +39,8 @@ Storage = Literal["fp32", "fp16", "bf16", "int8"]
 
 _AHEAD = 64  # rows between the one at hand and the one that memory is asked for
 _CHUNK = 64  # positions whose sums wait in the first cache until their rows have come
-_LOOKUP_GRAIN = 1 << 20  # values that are worth a thread
-_UPDATE_GRAIN = 1 << 18
+_GRAIN = 1 << 19  # values that are worth a thread
+_PIECES = 4  # of the work a thread takes
 _SGD, _ADAGRAD, _ADAM = 0, 1, 2
 _NO_MATRIX, _NO_VECTOR = np.zeros((0, 0), np.float32), np.zeros(0, np.float32)
 _DTYPES: dict[str, Any] = {
@@ -152,18 +152,19 @@ def lookup(
     Raises:
         DataError: a row lies outside the table.
     """
-    n, (values, scale) = len(rows), table._arrays()
-    wide = np.empty((n, values.shape[1]), np.float32) if out is None else out
-    found = [n]
+    wide = _room(table, rows) if out is None else out
+    outside = [len(rows)]
 
     def some(start: int, stop: int) -> None:
-        outside = _gather(values, scale, rows, wide, start, stop)
-        if outside < stop:
-            found.append(outside)
+        outside.append(_gather(*table._arrays(), rows, wide, start, stop))
 
-    spread(some, n, num_threads, max(1, _LOOKUP_GRAIN // wide.shape[1]))
-    check_rows(rows, min(found), len(values))
+    spread(some, len(rows), num_threads, max(1, _GRAIN // wide.shape[1]))
+    check_rows(rows, min(outside), len(table.values))
     return wide
+
+
+def _room(table: EmbeddingTable, rows: Rows) -> F32:
+    return np.empty((len(rows), table.values.shape[1]), np.float32)
 
 
 def lookup_reference(table: EmbeddingTable, rows: Rows) -> F32:
@@ -174,8 +175,26 @@ def lookup_reference(table: EmbeddingTable, rows: Rows) -> F32:
 def begin(
     table: EmbeddingTable, rows: Rows, *, out: F32 | None = None, num_threads: int = 1
 ) -> tuple[F32, Batch]:
-    """Return what ``lookup`` returns, and the batch sorted for the step that follows. O(n d)."""
-    return lookup(table, rows, out=out, num_threads=num_threads), Batch.of(rows, len(table.values))
+    """Return what ``lookup`` returns, and the batch sorted for the step that follows. O(n d).
+
+    One thread sorts while the others look up.
+    """
+    wide = _room(table, rows) if out is None else out
+    n, tasks, batches = len(rows), _PIECES * num_threads, list[Batch]()
+    if wide.size < 2 * _GRAIN or num_threads == 1:
+        lookup(table, rows, out=wide)
+        return wide, Batch.of(rows, len(table.values))
+
+    def some(first: int, last: int) -> None:
+        for task in range(first, last):
+            if task == 0:
+                batches.append(Batch.of(rows, len(table.values)))
+            else:
+                bounds = n * (task - 1) // (tasks - 1), n * task // (tasks - 1)
+                _gather(*table._arrays(), rows, wide, *bounds)
+
+    spread(some, tasks, num_threads)
+    return wide, batches[0]
 
 
 def merge(batch: Batch, gradients: F32) -> tuple[NDArray[np.int64], F32]:
@@ -350,12 +369,12 @@ def _step(
     def some(start: int, stop: int) -> None:
         _update(batch.keys, batch.shift, gradients, *state, *rest, start, stop)
 
-    spread(some, len(batch.keys), num_threads, max(1, _UPDATE_GRAIN // gradients.shape[1]))
+    spread(some, len(batch.keys), num_threads, max(1, _GRAIN // gradients.shape[1]))
 
 
 @njit(cache=True, nogil=True)
 def _gather(values: Any, scale: Any, rows: Any, out: Any, start: int, stop: int) -> int:
-    """Fill ``out[start:stop]``; return the first position of a row outside, else ``stop``."""
+    """Fill ``out[start:stop]``; return the first position of a row outside, else the length."""
     for at in range(start, stop):
         if rows[at] < 0 or rows[at] >= len(values):
             return at
@@ -367,7 +386,7 @@ def _gather(values: Any, scale: Any, rows: Any, out: Any, start: int, stop: int)
         if len(scale):
             ask_row(scale, later)
         read_row(values, scale, np.int64(rows[at]), out, np.int64(at))
-    return stop
+    return len(rows)
 
 
 @njit(cache=True, nogil=True)

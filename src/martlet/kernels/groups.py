@@ -148,31 +148,34 @@ def _ask_for(build: Any, data: Any, row: Any, dim: Any, column: Any, width: int,
 def _sort(rows: Any, num_rows: int, row_bits: int, place_bits: int, keys: Any) -> int:
     """Sort by digits, from the lowest; the last pass leaves ``keys[passes & 1]`` in order.
 
-    Returns the first position of a row outside the table, else n.
+    Each pass counts the digits of the next. Returns the first position of a row outside the table,
+    else n.
     """
-    n = len(rows)
+    n, one = np.uint64(len(rows)), np.int32(1)
     shift = np.uint64(place_bits)
     passes = (row_bits + _DIGIT - 1) // _DIGIT
     digit = np.uint64((row_bits + passes - 1) // passes)
     mask = (np.uint64(1) << digit) - np.uint64(1)
-    counts = np.zeros((passes, mask + np.uint64(1)), np.int32)
+    count, later = np.zeros((2, mask + np.uint64(1)), np.int32)
     for at in range(n):
         row = np.int64(rows[at])
         if row < 0 or row >= num_rows:
-            return at
-        keys[0, at] = (np.uint64(row) << shift) | np.uint64(at)
-        for turn in range(passes):
-            counts[turn, (np.uint64(row) >> (digit * np.uint64(turn))) & mask] += np.int32(1)
+            return np.int64(at)
+        keys[0, at] = (np.uint64(row) << shift) | at
+        count[np.uint64(row) & mask] += one
     for turn in range(passes):
-        count, by = counts[turn], shift + digit * np.uint64(turn)
+        by = shift + digit * np.uint64(turn)
         total = np.int32(0)
-        for one in range(len(count)):
-            total, count[one] = np.int32(total + count[one]), total
+        for own in range(len(count)):
+            total, count[own] = np.int32(total + count[own]), total
+            later[own] = np.int32(0)
         given, ordered = keys[turn & 1], keys[1 - (turn & 1)]
         for at in range(n):
             key = given[at]
             own = (key >> by) & mask
             place = count[own]
-            ordered[place] = key
-            count[own] = np.int32(place + np.int32(1))
-    return n
+            ordered[np.uint32(place)] = key
+            count[own] = np.int32(place + one)
+            later[(key >> (by + digit)) & mask] += one
+        count, later = later, count
+    return len(rows)

@@ -147,9 +147,13 @@ def _generate_ask(context: Any, build: Any, signature: Any, arguments: Any) -> A
         _ask(build, values.data, row)
         return context.get_dummy_value()
     dim = build.extract_value(values.shape, 1)
-    first, step = build.mul(row, dim), _LONG(_LINE * 8 // signature.args[0].dtype.bitwidth)
-    with cgutils.for_range(build, build.udiv(dim, step)) as lines:
-        _ask(build, values.data, build.add(first, build.mul(lines.index, step)))
+    first, line = build.mul(row, dim), _LINE * 8 // signature.args[0].dtype.bitwidth
+
+    def walk(width: int, column: Any) -> None:
+        for at in range(0, width if width > 1 else 0, line):
+            _ask(build, values.data, build.add(build.add(first, column), _LONG(at)))
+
+    by_columns(build, dim, walk)
     # A row may begin within a line, so that the line of its last value is one more.
     _ask(build, values.data, build.add(first, build.sub(dim, _LONG(1))))
     return context.get_dummy_value()
@@ -249,12 +253,18 @@ def _generate_write(context: Any, build: Any, signature: Any, arguments: Any) ->
 def by_columns(build: Any, dim: Any, walk: Callable[[int, Any], None]) -> None:
     """Call ``walk(width, column)`` for the columns of a row, in as wide pieces as are left."""
     column = cgutils.alloca_once_value(build, _LONG(0))
-    for width in _WIDTHS:
+
+    def pieces(width: int) -> None:
         left = build.sub(dim, build.load(column))
         with cgutils.for_range(build, build.udiv(left, _LONG(width))):
             now = build.load(column)
             walk(width, now)
             build.store(build.add(now, _LONG(width)), column)
+
+    pieces(_WIDTHS[0])
+    with build.if_then(build.icmp_unsigned("!=", build.load(column), dim)):
+        for width in _WIDTHS[1:]:
+            pieces(width)
 
 
 def _read(build: Any, kind: Any, table: Any, row: Any, column: Any, width: int) -> Any:
