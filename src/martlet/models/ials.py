@@ -107,8 +107,8 @@ class IALS:
         """
         from martlet.kernels.ials import turn
 
-        # The vectors of both sides; the Gram matrix, its eigenvectors and LAPACK's copy.
-        needed = 4 * (matrix.num_rows + matrix.num_cols) * self.dim + 3 * 8 * self.dim**2
+        # The vectors of both sides; the Gram matrix, its eigenvectors and what LAPACK works in.
+        needed = 4 * (matrix.num_rows + matrix.num_cols) * self.dim + 5 * 8 * self.dim**2
         check_memory(f"ials of dim {self.dim:,}", needed, "give a smaller dim")
         start = rng(seed, "ials").random((matrix.num_cols, self.dim), np.float32) * np.float32(0.01)
         aim, many = self.objective(matrix), self.iterations

@@ -59,9 +59,9 @@ def test_a_step_of_twice_its_best_length_is_refused(wrong):
 
 
 def test_vectors_that_no_memory_holds_are_refused(matrix, monkeypatch):
-    with pytest.raises(SpecError, match=r"ials of dim 10,000,000 needs at least 2,4.* smaller dim"):
+    with pytest.raises(SpecError, match=r"ials of dim 10,000,000 needs at least 4,0.* smaller dim"):
         IALS(dim=10**7).factorize(matrix)
-    monkeypatch.setattr("martlet.core.memory.memory_bytes", lambda: 4 * 101 * 4 + 24 * 16 - 1)
+    monkeypatch.setattr("martlet.core.memory.memory_bytes", lambda: 4 * 101 * 4 + 40 * 16 - 1)
     with pytest.raises(SpecError, match="ials of dim 4 needs at least"):
         IALS(dim=4).factorize(matrix)
 
