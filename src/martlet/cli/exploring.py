@@ -28,8 +28,10 @@ def explore_and_report(
     as_json: bool = False,
     show: int = 0,
     **what: Any,
-) -> None:
+) -> bool:
     """Explore, write receipts, report and bundle into ``out``, and tell the outcome.
+
+    Returns whether the choice keeps the budget; what came nearest is written where none does.
 
     Args:
         dataset: to explore on.
@@ -85,12 +87,13 @@ def explore_and_report(
                 "bundle": str(out / "bundle"),
             }
         )
-        return
-    _print_candidates(found, title)
-    _print_answers(found.bundle, show)
-    print(f"\nReport: {page}\nGo on:")
-    for command in commands:
-        print(f"  {command}")
+    else:
+        _print_candidates(found, title)
+        _print_answers(found.bundle, show)
+        print(f"\nReport: {page}\nGo on:")
+        for command in commands:
+            print(f"  {command}")
+    return found.choice.fits
 
 
 def _print_candidates(found: Exploration, title: str) -> None:

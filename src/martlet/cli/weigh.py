@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from math import inf
 from pathlib import Path
@@ -156,14 +157,14 @@ def frontier(
 ) -> None:
     """Try models and compressions; choose within a budget.
 
-    Writes the receipts, the report and the chosen bundle.
+    Writes the receipts, the report and the chosen bundle; exits with 1 where none fits.
     """
     from martlet.cli.exploring import explore_and_report
     from martlet.core import Dataset as Data
     from martlet.frontier.explore import MODELS, VARIANTS
 
     variants = [(), *(tuple(steps.split("+")) for steps in with_)] if with_ else VARIANTS
-    explore_and_report(
+    fits = explore_and_report(
         Data.load(dataset),
         out,
         title=str(dataset),
@@ -175,6 +176,9 @@ def frontier(
         as_json=json_,
     )
     save_config(out / "config.toml", context)
+    if not fits:
+        print(f"martlet: nothing keeps {budget}; what came nearest is saved", file=sys.stderr)
+        raise typer.Exit(1)
 
 
 def report(

@@ -89,7 +89,7 @@ def explore(
     Everything is measured on the validation part, once; the chosen one is then fitted on train and
     validation and measured once on test. Among those whose loss against the best is under 1% by
     the bound of a 95% paired interval, corrected for as many comparisons as there are candidates
-    beside the best, the one that scans the fewest bytes is chosen. A candidate that fails is left
+    beside the best, the one with the smallest tables is chosen. A candidate that fails is left
     out, and told; the others go on.
 
     Args:
@@ -205,7 +205,7 @@ def _cheapest_of_the_best(
 ) -> tuple[Choice, Receipt, dict[str, Interval]]:
     """Return the choice, the best within the budget, and the loss of each against the best.
 
-    The choice is as good as the best, by the bound of the interval, for the fewest bytes scanned.
+    The choice is as good as the best, by the bound of the interval, from the smallest tables.
     """
     frontier = Frontier([one.receipt for one in tried], quality)
     first = frontier.choose(budget)
@@ -226,7 +226,7 @@ def _cheapest_of_the_best(
     within = f" that keep {budget}" if budget.limits else ""
     lost = max(losses[chosen.bundle_id].high, 0) / max(top.mean(), 1e-12)
     why = (
-        f"{frontier.label(chosen)} scans the fewest bytes for an answer "
+        f"{frontier.label(chosen)} has the smallest tables "
         f"({chosen.cost['scoring_mb']:.3g} MB) of the {len(alike)} of {len(fitting)} "
         f"candidates{within} that lose under {MAX_LOSS:.0%} of the best {quality} "
         f"({top.mean():.4f}, of {frontier.label(best)}) by the bound of a 95% paired interval, "

@@ -31,9 +31,10 @@ def cost(
     """Return every cost of answering from ``bundle`` by name, the unit at the end of the name.
 
     Latency and throughput as in ``latency`` and ``throughput``; ``bundle_mb`` is the folder,
-    ``scoring_mb`` the tables and index an answer scans (1 MB = 10^6 bytes); with ``cold_runs``,
-    ``cold_start_s``, ``peak_mb`` and ``rss_mb`` of fresh processes, as in ``fresh.start``: their
-    median. This process has answered before them, so kernels are compiled and files are cached.
+    ``scoring_mb`` the tables, index and network that answer (1 MB = 10^6 bytes); with
+    ``cold_runs``, ``cold_start_s``, ``peak_mb`` and ``rss_mb`` of fresh processes, as in
+    ``fresh.start``: their median. This process has answered before them, so kernels are compiled
+    and files are cached.
     """
     found = latency(bundle, k=k, num_queries=num_queries, seed=seed)
     found["throughput_qps"] = throughput(bundle, k=k, seed=seed)

@@ -297,7 +297,7 @@ class Bundle:
 
     @property
     def scoring_bytes(self) -> int:
-        """Bytes that answering scans: the scorer's tables, its index and network."""
+        """Bytes that answering holds: the scorer's tables, its index and network."""
         tables = sum(int(table.nbytes) for table in self.scorer.tables().values())
         return tables + int(getattr(self.scorer, "extra_bytes", 0))
 

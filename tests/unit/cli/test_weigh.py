@@ -192,6 +192,14 @@ def test_frontier_writes_the_report_and_the_bundle(place, measured, tmp_path):
     assert (out / "f.svg").read_text().lstrip().startswith("<?xml")
 
 
+def test_a_budget_that_nothing_keeps_is_a_failure_and_what_came_nearest_is_kept(place, tmp_path):
+    words = ("frontier", place / "data", "--model", "popularity", "--with", "quantize:fp16")
+    done = run(*words, "--budget", "bundle_mb<=0.000001", "--out", tmp_path / "f", code=1)
+    assert "martlet: nothing keeps bundle_mb<=0.000001; what came nearest is saved" in done.stderr
+    assert (tmp_path / "f" / "report.html").exists()
+    assert (tmp_path / "f" / "config.toml").exists()
+
+
 def test_frontier_speaks_to_people(place, measured, tmp_path):
     out = tmp_path / "found"
     words = ("--model", "popularity", "--with", "index:ivf", "--out", out)
