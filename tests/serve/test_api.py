@@ -117,6 +117,11 @@ REFUSED = [
     (path("u0", "?n=%FF"), 400, "the query string is malformed"),
     (path("u0", "?" + "&".join(f"a{i}=1" for i in range(50))), 400, "malformed"),
     ("/api/recommend/%FF%FE", 400, "the id in the path is not UTF-8"),
+    ("/api/recommend/%zz", 400, "the id in the path has '%zz': expected two hexadecimal digits"),
+    ("/api/recommend/%", 400, "the id in the path has '%': expected"),
+    ("/api/recommend/a%4", 400, "the id in the path has '%4': expected"),
+    ("/api/recommend/50%25%+1", 400, "the id in the path has '%+1': expected"),
+    ("/api/similar/x%2Fy%", 400, "expected two hexadecimal digits after a %, which itself is %25"),
     ("/api/similar/i3?seen=keep", 400, "unknown parameter 'seen': expected n"),
     ("/api/similar/none", 404, "no item is called 'none'"),
     ("/api/similar/%3Cscript%3E", 404, "no item is called '<script>'"),
@@ -146,7 +151,20 @@ BAD_BODIES = [
     (b'{"user_id": "\xff"}', "'utf-8' codec can't decode byte 0xff"),
     (b'{"history": ["\xc3\x28"]}', "'utf-8' codec can't decode byte 0xc3"),
     (b'{"user_id": "u0", "\xff": 1}', "'utf-8' codec can't decode byte 0xff"),
-    (b'{"user_id": "\\ud800"}', "the body is not a question"),
+    (b'{"user_id": "\\ud800"}', "\\ud800 (byte 13) is half a surrogate pair: expected both halves"),
+    (b'{"user_id": "\\uD83D and much more"}', "\\uD83D (byte 13) is half a surrogate pair"),
+    (
+        b'{"history": ["\\\\ud83d", "\\ud83d\\ude00\\udE00"]}',
+        "\\udE00 (byte 37) is half a surrogate",
+    ),
+    (b'{"user_id": "\\ud800\\u0041"}', "\\ud800 (byte 13) is half a surrogate pair"),
+    (b'{"user_id": "\\\\ud800', "Input data was truncated"),
+    (b'{"user_id": "\\ud83d\\ude00', "Input data was truncated"),
+    (b'{"user_id": "u0", "user_id": "u1"}', "the body is not a question: 'user_id' is given twice"),
+    (b'{"user_id": "u0", "n": 1, "\\u006e": 1}', "'n' is given twice"),
+    (b'{"user_id": "u0", "context": {"hour": 1, "a": 2, "hour": 1}}', "'hour' is given twice"),
+    (b'{"user_id": "u0", "context": {}, "context": {"a": 2}}', "'context' is given twice"),
+    (b'{"user_id": "u0", "context": {"%b": 1, "%b": 2}}' % (b"k" * 5000, b"k" * 5000), "kk..."),
     (b'{"user_id": "u0",}', "trailing comma in object"),
     (b'{"user_id": "u0"} {}', "trailing characters"),
     (b"[]", "Expected `object`, got `array`"),
@@ -206,6 +224,12 @@ def test_bad_bodies_are_refused_with_a_reason(server, body, reason):
 def test_every_field_is_wrong_in_turn():
     blamed = {name for _, reason in BAD_BODIES for name in re.findall(r"`\$\.(\w+)", reason)}
     assert blamed >= {field.name for field in fields(Ask)}
+
+
+def test_a_name_may_stand_in_two_objects_and_in_a_value(server):
+    ask = {"user_id": "u0", "context": {"user_id": "n", "n": '"n":'}, "n": 1, "exclude": ["n", "n"]}
+    status, answer = server.post(ask)
+    assert (status, len(answer["items"])) == (200, 1)
 
 
 @pytest.mark.parametrize("user", [-(2**63) - 1, 2**64, 10**18])

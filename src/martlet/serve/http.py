@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import sys
 import time
 import traceback
@@ -16,6 +17,7 @@ from martlet.core import QueryError
 from martlet.serve.counters import OTHER, Counters
 from martlet.serve.engine import MAX_N, Ask, Engine, Recommend
 from martlet.serve.page import PAGE
+from martlet.serve.question import question, told
 
 MAX_BODY_BYTES = 1 << 20
 BODY_S = 10.0
@@ -41,8 +43,7 @@ _SECURITY = [
     ),
     (b"cache-control", b"no-store"),
 ]
-_MAX_TOLD = 200
-"""Characters of a client's own words that an error repeats."""
+_BAD_PERCENT = re.compile(rb"%(?![0-9a-fA-F]{2}).{0,2}", re.DOTALL)
 
 
 class Reply(NamedTuple):
@@ -128,19 +129,13 @@ class App:
         options = _options(query, ("n", "seen"))
         seen: Any = options.get("seen", "hide")
         if seen != "hide" and seen != "keep":
-            raise Refused(400, f"seen is {_told(seen)}: expected 'hide' or 'keep'")
+            raise Refused(400, f"seen is {told(seen)}: expected 'hide' or 'keep'")
         return await self._answer(Ask(user_id=_id(tail), n=_n(options), seen=seen))
 
     async def ask(self, tail: bytes, query: bytes, receive: Receive) -> Reply:
         """``POST /api/recommend``."""
         _options(query, ())
-        body = await _body(receive)
-        try:
-            ask = _decode(body)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            reason = str(error)[:_MAX_TOLD]
-            raise Refused(400, f"the body is not a question: {reason}") from error
-        return await self._answer(ask)
+        return await self._answer(question(await _body(receive)))
 
     async def similar(self, tail: bytes, query: bytes, receive: Receive) -> Reply:
         """``GET /api/similar/{item_id}``."""
@@ -148,7 +143,7 @@ class App:
         item = _id(tail)
         similar = self._engine().similar(item, n)
         if similar is None:
-            raise Refused(404, f"no item is called {_told(item)}")
+            raise Refused(404, f"no item is called {told(item)}")
         return Reply(200, _encode(similar))
 
     async def live(self, tail: bytes, query: bytes, receive: Receive) -> Reply:
@@ -200,6 +195,13 @@ def _route(path: bytes) -> tuple[int, Handler | None, tuple[str, ...], bytes]:
 
 
 def _id(tail: bytes) -> str:
+    bad = _BAD_PERCENT.search(tail)
+    if bad:
+        raise Refused(
+            400,
+            f"the id in the path has {told(bad[0].decode(errors='replace'))}: expected two "
+            "hexadecimal digits after a %, which itself is %25",
+        )
     try:
         return unquote_to_bytes(tail).decode()
     except UnicodeDecodeError as error:
@@ -223,7 +225,7 @@ def _options(query: bytes, known: tuple[str, ...]) -> dict[str, str]:
     for name in options:
         if name not in known:
             expected = f"expected {' or '.join(known)}" if known else "expected none"
-            raise Refused(400, f"unknown parameter {_told(name)}: {expected}")
+            raise Refused(400, f"unknown parameter {told(name)}: {expected}")
     if len(options) < len(pairs):
         raise Refused(400, "a parameter is given twice")
     return options
@@ -233,7 +235,7 @@ def _n(options: dict[str, str]) -> int:
     text = options.get("n", "10")
     number = int(text) if text.isascii() and text.isdigit() and len(text) <= 9 else 0
     if not 1 <= number <= MAX_N:
-        raise Refused(400, f"n is {_told(text)}: expected a whole number from 1 to {MAX_N}")
+        raise Refused(400, f"n is {told(text)}: expected a whole number from 1 to {MAX_N}")
     return number
 
 
@@ -260,9 +262,4 @@ def _error(status: int, reason: str, headers: tuple[tuple[bytes, bytes], ...] = 
     return Reply(status, _encode({"error": reason}), headers=headers)
 
 
-def _told(text: str) -> str:
-    return repr(text if len(text) <= _MAX_TOLD else text[:_MAX_TOLD] + "...")
-
-
 _encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder(Ask).decode
