@@ -243,8 +243,20 @@ def test_a_parameter_of_a_post_is_refused(server):
     assert (status, answer["error"]) == (400, "unknown parameter 'n': expected none")
 
 
-def test_a_body_too_large_is_refused_and_the_connection_lives_on(server):
-    status, answer = server.post({"user_id": "u0", "exclude": ["x" * 1000] * 1100})
+@pytest.mark.parametrize("size", [1_048_577, 20_000_000])
+def test_a_client_that_sends_all_of_a_body_too_large_reads_why_it_is_refused(server, size):
+    status, headers, answer = server.ask("POST", "/api/recommend", b" " * size)
+    assert (status, headers["connection"]) == (413, "close")
+    assert answer["error"] == "the body is over 1048576 bytes"
+
+
+def test_a_body_of_the_limit_is_read(server):
+    assert server.post(b'{"user_id": "u0"}'.ljust(1 << 20))[0] == 200
+
+
+def test_a_body_of_no_declared_length_is_refused_where_it_gets_too_large(server):
+    pieces = [b" " * 300_000] * 4  # sent in chunks, as http.client does with what has no length
+    status, _, answer = server.ask("POST", "/api/recommend", iter(pieces))
     assert (status, answer["error"]) == (413, "the body is over 1048576 bytes")
 
 

@@ -9,6 +9,7 @@ import pytest
 from support.servers import Server
 
 LINE, HOST = b"GET /api/recommend/u0?n=1 HTTP/1.1\r\n", b"host: x\r\n"
+POST = b"POST /api/recommend HTTP/1.1\r\n" + HOST
 LIMIT = 1 << 16
 ROOM = LIMIT - len(b"/api/recommend/u0?n=1" + b"host" + b"x" + b"big")  # for the value of "big"
 
@@ -42,6 +43,9 @@ def test_a_head_over_64_kib_is_refused_in_one_piece_or_two(server, cut, size):
     answer = said(server, *cut(with_field(size)))
     assert answer.startswith(b"HTTP/1.1 431 Request Header Fields Too Large\r\n")
     assert answer.count(b"HTTP/1.1 ") == 1
+    head, _, reason = answer.partition(b"\r\n\r\n")
+    assert json.loads(reason) == {"error": "the head of the request is over 65536 bytes"}
+    assert b"content-length: %d\r\n" % len(reason) in head
 
 
 @pytest.mark.parametrize("cut", [lambda head: (head,), in_two])
@@ -70,6 +74,32 @@ def test_a_body_before_a_head_does_not_count_as_one(server):
     head = b"POST /api/recommend HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(body)
     answer = said(server, head + body + LINE + HOST, b"connection: close\r\n\r\n")
     assert answer.count(b"HTTP/1.1 200 OK") == 2
+
+
+@pytest.mark.parametrize("more", [b"", b"expect: 100-continue\r\n", b"connection: close\r\n"])
+@pytest.mark.parametrize("body", [b"", b"{}", b"a" * 100_000])
+def test_a_body_declared_too_large_is_refused_before_it_comes(server, more, body):
+    head = POST + b"content-length: %d\r\n" % ((1 << 20) + 1) + more + b"\r\n"
+    # Not 408: nobody waits for it. And what follows is no request.
+    answer = said(server, head + body, LINE + HOST + b"\r\n")
+    assert answer.startswith(b"HTTP/1.1 413 ")
+    assert answer.count(b"HTTP/1.1 ") == 1
+    head, _, reason = answer.partition(b"\r\n\r\n")
+    assert b"connection: close" in head.split(b"\r\n")
+    assert json.loads(reason) == {"error": "the body is over 1048576 bytes"}
+
+
+def test_what_was_asked_before_a_body_too_large_is_answered(server):
+    head = POST + b"content-length: 9999999\r\n\r\n"
+    answer = said(server, LINE + HOST + b"\r\n" + head + b"a" * 200_000, b"a" * 200_000)
+    found = [line.split()[1] for line in answer.split(b"\r\n") if line.startswith(b"HTTP/1.1")]
+    assert found[0] == b"200"
+    assert b"HTTP/1.1 413 " in answer
+
+
+def test_a_path_that_takes_no_body_refuses_a_large_one_too(server):
+    answer = said(server, b"GET / HTTP/1.1\r\n" + HOST + b"content-length: 9999999\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 413 ")
 
 
 @pytest.fixture(scope="module")

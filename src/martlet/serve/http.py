@@ -7,7 +7,7 @@ import re
 import sys
 import time
 import traceback
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, unquote_to_bytes
 
@@ -43,6 +43,8 @@ _SECURITY = [
     ),
     (b"cache-control", b"no-store"),
 ]
+_CLOSE = (b"connection", b"close")
+_TOO_LONG = f"the body is over {MAX_BODY_BYTES} bytes"
 _BAD_PERCENT = re.compile(rb"%(?![0-9a-fA-F]{2}).{0,2}", re.DOTALL)
 
 
@@ -91,6 +93,8 @@ class App:
             if scope["method"] not in methods:
                 allow = b", ".join(m.encode() for m in methods)
                 raise Refused(405, f"expected {' or '.join(methods)}", (b"allow", allow))
+            if declared_bytes(scope["headers"]) > MAX_BODY_BYTES:
+                raise Refused(413, _TOO_LONG, _CLOSE)
             reply = await handler(self, tail, scope["query_string"], receive)
         except Refused as refused:
             reply = _error(refused.status, refused.reason, refused.headers)
@@ -239,6 +243,11 @@ def _n(options: dict[str, str]) -> int:
     return number
 
 
+def declared_bytes(headers: Iterable[tuple[bytes, bytes]]) -> int:
+    """Return the bytes that a head says its body has; 0 where it does not say."""
+    return next((int(value) for name, value in headers if name == b"content-length"), 0)
+
+
 async def _body(receive: Receive) -> bytes:
     parts, size = [], 0
     try:
@@ -250,12 +259,11 @@ async def _body(receive: Receive) -> bytes:
                 parts.append(message.get("body", b""))
                 size += len(parts[-1])
                 if size > MAX_BODY_BYTES:
-                    raise Refused(413, f"the body is over {MAX_BODY_BYTES} bytes")
+                    raise Refused(413, _TOO_LONG)
                 if not message.get("more_body", False):
                     return b"".join(parts)
     except TimeoutError as error:
-        close = (b"connection", b"close")
-        raise Refused(408, f"the body took over {BODY_S:g} s", close) from error
+        raise Refused(408, f"the body took over {BODY_S:g} s", _CLOSE) from error
 
 
 def _error(status: int, reason: str, headers: tuple[tuple[bytes, bytes], ...] = ()) -> Reply:

@@ -3,31 +3,38 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from martlet.serve.counters import OTHER
-from martlet.serve.http import App
+from martlet.serve.http import MAX_BODY_BYTES, App, declared_bytes
 
 MAX_HEAD_BYTES = 1 << 16
 """Of the target, and the names and values of the fields."""
 HEAD_S = 10.0
 """How long a client may take to send a head, or the first byte on a new connection."""
 
+_REASON = b'{"error":"the head of the request is over %d bytes"}' % MAX_HEAD_BYTES
 _TOO_LARGE = (
-    b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
-    b"content-length: 0\r\nconnection: close\r\n\r\n"
+    b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: application/json\r\n"
+    b"content-length: %d\r\nconnection: close\r\n\r\n%b" % (len(_REASON), _REASON)
 )
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """Closes a connection whose head grows past ``MAX_HEAD_BYTES`` or lasts past ``HEAD_S``."""
+    """Closes a connection whose head grows past ``MAX_HEAD_BYTES`` or lasts past ``HEAD_S``.
+
+    Where the body is refused unread, it is read on for a while and dropped: a connection closed
+    with bytes unread is reset, and the client would lose the answer.
+    """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._in_head = True
         self._began = False  # in the bytes that are being read
+        self._dropping = False  # all bytes that still come
         self._head_bytes = 0
         self._head_timer: asyncio.TimerHandle | None = None
 
@@ -43,6 +50,8 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Read on; a head that is whole by then costs neither a count of bytes nor a timer."""
+        if self._dropping:
+            return
         self._began = False
         super().data_received(data)
         if self.transport.is_closing():
@@ -74,6 +83,14 @@ class BoundedProtocol(HttpToolsProtocol):
             self._refuse()
             raise ValueError("the head is too large")  # ends the parser's work on these bytes
         super().on_headers_complete()
+        if declared_bytes(self.headers) > MAX_BODY_BYTES:
+            self.cycle.transport = _Lingering(self)  # type: ignore[assignment]
+
+    def linger(self) -> None:
+        """End what we say, and drop what the client says until uvicorn's wait for more is over."""
+        self._dropping = True
+        if not self.transport.is_closing():
+            self.transport.write_eof()
 
     def send_400_response(self, msg: str) -> None:
         """Turn away what is not HTTP, unless it was turned away as too large."""
@@ -99,3 +116,19 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
+
+
+@dataclass(frozen=True, eq=False)
+class _Lingering:
+    """The transport of an answer after which the connection ends, though the body still comes."""
+
+    protocol: BoundedProtocol
+
+    def write(self, data: bytes) -> None:
+        self.protocol.transport.write(data)
+
+    def is_closing(self) -> bool:
+        return self.protocol.transport.is_closing()
+
+    def close(self) -> None:
+        self.protocol.linger()
