@@ -47,12 +47,17 @@ def check_replaceable(target: Path, proof: Sequence[str]) -> None:
             as a cache is.
 
     Raises:
-        OutputError: ``target`` is a file, or a folder of another kind.
+        OutputError: ``target`` is a file, a folder of another kind, or holds the current one.
     """
     if not target.exists():
         return
     if not target.is_dir():
         raise OutputError(f"{target} exists and is no folder: choose another output")
+    if _holds_us(target):
+        raise OutputError(
+            f"{target} holds the folder that you are in, which would be gone once it is replaced: "
+            "choose another output, or go elsewhere first"
+        )
     if any(target.iterdir()) and not all((target / name).is_file() for name in proof):
         raise OutputError(
             f"{target} holds files but not {' and '.join(proof)}, so it is none that may be "
@@ -103,6 +108,12 @@ def _swap(temporary: Path, target: Path) -> None:
         if not target.exists():
             os.replace(old, target)
         shutil.rmtree(old, ignore_errors=True)
+
+
+def _holds_us(folder: Path) -> bool:
+    with suppress(OSError):  # the current folder may be gone already
+        return Path.cwd().is_relative_to(folder.resolve())
+    return False
 
 
 def _folder_beside(target: Path) -> Path:

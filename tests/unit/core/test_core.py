@@ -281,17 +281,27 @@ class TestFiles:
         with pytest.raises(OutputError, match="exists and is no folder"), new_folder(out / "a"):
             pass
 
-    def test_a_link_and_the_folder_one_is_in_are_written_to(self, tmp_path, monkeypatch):
+    def test_the_folder_one_is_in_is_not_taken_away(self, tmp_path, monkeypatch):
+        (tmp_path / "out" / "in").mkdir(parents=True)
+        monkeypatch.chdir(tmp_path / "out" / "in")
+        for target in (".", "..", tmp_path / "out"):
+            with (
+                pytest.raises(OutputError, match="holds the folder that you are in"),
+                new_folder(target),
+            ):
+                pass
+        (tmp_path / "out" / "in").rmdir()
+        with new_folder(tmp_path / "out"):
+            pass
+        assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+    def test_a_link_to_a_folder_stays_one(self, tmp_path):
         (tmp_path / "real").mkdir()
         (tmp_path / "link").symlink_to("real")
         with new_folder(tmp_path / "link") as folder:
             (folder / "file").touch()
         assert (tmp_path / "link").is_symlink()
         assert (tmp_path / "real" / "file").exists()
-        monkeypatch.chdir(tmp_path / "real")
-        with new_folder(".") as folder:
-            (folder / "other").touch()
-        assert [path.name for path in (tmp_path / "real").iterdir()] == ["other"]
         assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "real"]
 
     @pytest.mark.parametrize("failing", [1, 2])
