@@ -71,10 +71,7 @@ def doctor(config: Config = None, json_: Json = False) -> None:
 def _print(checks: list[Check]) -> None:
     rows: list[list[str]] = [[c.state, c.name, c.found, c.advice] for c in checks]
     try:
-        from rich.markup import escape  # else 'martlet[deep]' is read as a style
-
-        told = [list(map(escape, row)) for row in rows]
-        print_table("Martlet on this machine", ["state", "what", "found", "advice"], told)
+        print_table("Martlet on this machine", ["state", "what", "found", "advice"], rows)
     except ImportError:  # of what draws tables: told by one of the rows
         for row in rows:
             print("; ".join(filter(None, row)))

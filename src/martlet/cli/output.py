@@ -19,7 +19,7 @@ def print_json(document: Any) -> None:
 
 
 def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Write a table for people below its title; numbers stand on the right."""
+    """Write a table for people below its title, every cell as it is; numbers stand on the right."""
     from rich.console import Console
     from rich.table import Table
 
@@ -30,7 +30,9 @@ def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[Any]]
     for row in rows:
         table.add_row(*map(number, row))
     print(title)
-    Console(highlight=False, width=None if sys.stdout.isatty() else 120).print(table)
+    width = None if sys.stdout.isatty() else 120
+    # Titles and names hold [...] and :...: of their own, which are neither styles nor pictures.
+    Console(markup=False, emoji=False, highlight=False, width=width).print(table)
 
 
 def number(value: Any) -> str:
@@ -57,7 +59,7 @@ def progress(*, quiet: bool = False) -> Iterator[Progress]:
     from rich.console import Console
 
     columns = (
-        bars.TextColumn("{task.description}"),
+        bars.TextColumn("{task.description}", markup=False),
         bars.BarColumn(bar_width=24),
         bars.MofNCompleteColumn(),
         bars.TimeElapsedColumn(),
