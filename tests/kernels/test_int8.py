@@ -14,7 +14,14 @@ from numba import njit
 from martlet.core import CSR
 from martlet.kernels.codes import GAIN, Codes
 from martlet.kernels.dots import half_dots, join
-from martlet.kernels.int8 import _half_products, _products, topk_int8, topk_int8_reference
+from martlet.kernels.int8 import (
+    _half_products,
+    _products,
+    best_rows,
+    best_rows_reference,
+    topk_int8,
+    topk_int8_reference,
+)
 from martlet.kernels.topk import topk_dot
 
 ROOT = Path(__file__).parents[2]
@@ -172,6 +179,44 @@ def test_equal_rows_are_all_scored_again_and_ordered_by_tie_key():
     assert found[2][0] == 20_000
 
 
+def pairs(size: int, n: int, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return queries and rows of pairs drawn from all there are, in any order, each once."""
+    random = np.random.default_rng(seed)
+    drawn = random.permutation(size * n)[: round(share * size * n)]
+    return (drawn // max(n, 1)).astype(np.int32), (drawn % max(n, 1)).astype(np.int32)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    kind=st.sampled_from(KINDS),
+    n=st.integers(0, 300),
+    d=st.integers(1, 70),
+    size=st.integers(0, 4),
+    k=st.integers(1, 12) | st.just(400),
+    share=st.floats(0, 1),
+    spoilt=st.lists(st.sampled_from([np.nan, np.inf, -np.inf]), max_size=3),
+    seed=st.integers(0, 999),
+)
+def test_the_best_of_given_pairs_are_those_of_the_reference(
+    kind, n, d, size, k, share, spoilt, seed
+):
+    # Small whole numbers: sums are exact, so ties are ties in whatever way they are summed.
+    vectors, queries = (np.rint(make("normal", m, d, seed + m)) for m in (n, size))
+    query, row = pairs(size, n, share, seed)
+    vectors[: len(spoilt), 0] = spoilt[:n]
+    take = vectors.__getitem__
+    same(best_rows(queries, take, query, row, k), best_rows_reference(queries, take, query, row, k))
+    vectors, queries = make(kind, n, d, seed), make(kind, size, d, seed + 1)
+    take = vectors.__getitem__
+    _, scores = best_rows(queries, take, query, row, k)
+    _, expected = best_rows_reference(queries, take, query, row, k)
+    shown = np.isfinite(expected)
+    np.testing.assert_array_equal(shown, np.isfinite(scores))
+    largest = (np.abs(queries).astype(float) @ np.abs(vectors.T).astype(float)).max(1, initial=0)
+    room = np.repeat(1e-5 * largest[:, None] + 1e-40, k, axis=1)
+    assert (np.abs(scores[shown] - expected[shown]) <= room[shown]).all()
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 3e38])
 def test_what_is_not_finite_is_searched_row_by_row(bad):
     vectors, queries = make("normal", 500, 16, 1), make("normal", 2, 16, 2)
@@ -284,3 +329,12 @@ def test_the_decision_tells_what_was_measured_last(vectors, name):
     assert told.strip("| ").split(" | ")[1:] == [*searches, f"{newest[1]['speedup']:.1f}"]
     assert f"{newest[1]['rescored_mean']:.0f}" in page.split("## Halves")[0]
     assert f"({medians[64]['martlet_fp32'] / medians[64]['martlet']:.1f}\n  times at 64)" in page
+
+
+def test_more_pairs_than_are_gathered_at_a_time_make_one_list():
+    vectors, queries = np.rint(make("normal", 40_000, 4, 0)), np.rint(make("normal", 3, 4, 1))
+    query, row = pairs(3, 40_000, 1, 2)
+    take = vectors.__getitem__
+    found = best_rows(queries, take, query, row, 9)
+    same(found, best_rows_reference(queries, take, query, row, 9))
+    same(found, topk_dot(queries, np.ascontiguousarray(vectors.T), 9))

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from martlet.core import CSR, num_threads
+from martlet.core import CSR, best, num_threads
 from martlet.kernels.codes import GAIN, Codes
 from martlet.kernels.dots import ROWS, STEP, ask, dots, half_dots, join
 from martlet.kernels.jit import njit
@@ -133,6 +133,23 @@ def best_rows(
         part = slice(start, start + _GATHERED)
         _rescore(vectors, take(row[part]), query[part], row[part], filled, rows, scores)
     _sort(filled, rows, scores)
+    return rows, scores
+
+
+def best_rows_reference(
+    vectors: F32, take: Callable[[I32], F32], query: I32, row: I32, k: int
+) -> tuple[I32, F32]:
+    """Return what ``best_rows`` returns, in NumPy: one feature after the other, then full sorts."""
+    wide = take(row)
+    score = np.zeros(len(row), np.float32)
+    with np.errstate(invalid="ignore", over="ignore"):
+        for feature in range(vectors.shape[1]):
+            score += vectors[query, feature] * wide[:, feature]
+    rows, scores = np.empty((len(vectors), k), np.int32), np.empty((len(vectors), k), np.float32)
+    for b in range(len(vectors)):
+        mine = query == b
+        ranking = best(score[None, mine], row[None, mine], k)
+        rows[b], scores[b] = ranking.item_row[0], ranking.score[0]
     return rows, scores
 
 
