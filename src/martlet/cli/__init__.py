@@ -8,6 +8,8 @@ import signal
 import sys
 from typing import NoReturn
 
+PACKAGES = {"faiss": "faiss-cpu", "torch": "'martlet[deep]'"}
+"""What to install for a module, where that has another name."""
 _STOPPED = "stopped; nothing was left half-written"
 
 
@@ -22,6 +24,10 @@ def main() -> None:
         _end(130, _STOPPED)
     except _Terminated:
         _end(143, _STOPPED)
+    except ImportError as error:  # of a verb's own libraries, or of those that all verbs need
+        if (error.name or "").partition(".")[0] == "martlet":
+            raise
+        _end(1, _missing(error), tell=True)
     finally:
         signal.signal(signal.SIGTERM, before)
 
@@ -53,6 +59,20 @@ def _run() -> None:
         _end(1, f"{error.object!r} is no UTF-8 text, as names and ids must be", tell=True)
     except OSError as error:
         _end(1, f"the system refused ({error}): see to that file, place or device", tell=True)
+
+
+def _missing(error: ImportError) -> str:
+    """Return which library cannot be imported, and how to get it."""
+    reason = (str(error).strip() or repr(error)).splitlines()[0]
+    module = (error.name or "").partition(".")[0]
+    advice = "'martlet doctor' looks at all that is needed"
+    if not module:
+        return f"a library cannot be imported ({reason}): {advice}"
+    if module in sys.stdlib_module_names:
+        return f"this Python lacks its own {module!r} ({reason}): use one that was built with it"
+    again = "" if isinstance(error, ModuleNotFoundError) else "--force-reinstall "
+    cure = f"python -m pip install {again}{PACKAGES.get(module, module)}"
+    return f"the library {module!r} cannot be imported ({reason}): {cure}; {advice}"
 
 
 def _end(code: int, words: str, *, tell: bool = False) -> NoReturn:
