@@ -145,7 +145,7 @@ def _ask_for(build: Any, data: Any, row: Any, dim: Any, column: Any, width: int,
 
 
 @njit(cache=True, nogil=True)
-def _sort(rows: Any, num_rows: int, row_bits: int, place_bits: int, keys: Any) -> int:
+def _sort(rows: Any, num_rows: int, row_bits: int, place_bits: int, keys: Any) -> Any:
     """Sort by digits, from the lowest; the last pass leaves ``keys[passes & 1]`` in order.
 
     Each pass counts the digits of the next. Returns the first position of a row outside the table,
