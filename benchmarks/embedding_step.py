@@ -4,8 +4,9 @@
 twice; a step looks the rows up, takes a given gradient back and moves the table by row-wise
 Adagrad. Rows fall by frequency, as a vocabulary numbers them, or are shuffled. All variants take
 the same steps from the same start with two threads, in turn; afterwards the tables must be the
-formula's within 1e-6 a step. FBGEMM runs with a table a field and with one merged table, torch with
-row-wise Adagrad in its sparse operations and with its own Adagrad, which keeps a square for every
+formula's within 1e-6 a step. FBGEMM runs with a table a field, with one thread too, as two do not
+always help it, and with one merged table; torch with row-wise Adagrad in its sparse operations and
+with its own Adagrad, which keeps a square for every
 value and is held to that formula. The fastest of each library counts.
 
 A step's seconds are the median of its round. "parts" tells ours apart ("merge" sums gradients
@@ -39,12 +40,17 @@ TOLERANCE_BY_VALUE = 1e-4
 REST_S = 0.05
 OURS = "martlet"
 PEERS = {
-    f"{library}_{variant}": (f"embedding_{library}.py", variant)
-    for library, variant in (
-        ("fbgemm", "fields"),
-        ("fbgemm", "merged"),
-        ("torch", "rowwise"),
-        ("torch", "optim"),
+    f"{library}_{variant}{'' if threads == THREADS else '_one_thread'}": (
+        f"embedding_{library}.py",
+        variant,
+        threads,
+    )
+    for library, variant, threads in (
+        ("fbgemm", "fields", THREADS),
+        ("fbgemm", "fields", "1"),
+        ("fbgemm", "merged", THREADS),
+        ("torch", "rowwise", THREADS),
+        ("torch", "optim", THREADS),
     )
 }
 
@@ -172,8 +178,8 @@ def compare(work: Work, python: Path | None, rounds: int) -> dict[str, Any]:
         ):
             np.save(folder / f"{name}.npy", array)
         peers = {
-            name: stack.enter_context(Peer(python, script, folder, variant, THREADS, RATE, EPS))
-            for name, (script, variant) in PEERS.items()
+            name: stack.enter_context(Peer(python, script, folder, variant, threads, RATE, EPS))
+            for name, (script, variant, threads) in PEERS.items()
             if python
         }
         ours = Ours(work)
