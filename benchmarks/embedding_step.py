@@ -6,8 +6,8 @@ Adagrad. Rows fall by frequency, as a vocabulary numbers them, or are shuffled. 
 the same steps from the same start with two threads, in turn; afterwards the tables must be the
 formula's within 1e-6 a step. FBGEMM runs with a table a field, with one thread too, as two do not
 always help it, and with one merged table; torch with row-wise Adagrad in its sparse operations and
-with its own Adagrad, which keeps a square for every
-value and is held to that formula. The fastest of each library counts.
+with its own Adagrad, which keeps a square for every value and is held to that formula. The fastest
+of each library counts.
 
 A step's seconds are the median of its round. "parts" tells ours apart ("merge" sums gradients
 alone, a part of "update"), "storages" the same steps of tables in fewer bits.
