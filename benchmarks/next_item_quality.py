@@ -16,12 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import martlet as mt
-from _common import data, options, record, say
+from _common import options, record, say
 from martlet.core import Dataset
-from martlet.data import LastOut, prepare
-from martlet.data.synthetic import synthesize
 from martlet.models.fit import accepts
 from martlet.models.registry import spec
+from next_item_speed import beauty, tiny
 
 COMMON = {"tokens": 2048, "max_length": 50, "epochs": 300, "patience": 10}
 MODELS: Mapping[str, Mapping[str, Any]] = {
@@ -44,16 +43,6 @@ def main() -> None:
         if chosen.tiny and "tokens" in params:
             params |= TINY
         measure(model, params, dataset, chosen)
-
-
-def beauty(given: Path | None) -> Dataset:
-    return prepare(data(given, "beauty", "sequences.txt"), clean=(), split=LastOut())
-
-
-def tiny(seed: int) -> Dataset:
-    log = synthesize(num_users=100, num_items=60, num_events=2000, seed=seed)
-    columns = {"user": log.user_row, "item": log.item_row, "time": log.time_s}
-    return prepare(columns, split=LastOut())
 
 
 def measure(model: str, params: dict[str, Any], dataset: Dataset, chosen: Namespace) -> None:

@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from martlet.core.checks import check_counts as check_counts
     from martlet.core.columns import Array as Array
     from martlet.core.columns import Column as Column
     from martlet.core.columns import Text as Text
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from martlet.core.vocabulary import Vocabulary as Vocabulary
 
 _HOME = {
+    "checks": ("check_counts",),
     "columns": ("Array", "Column", "Text", "flatten", "unflatten"),
     "csr": ("CSR",),
     "dataset": ("Dataset",),

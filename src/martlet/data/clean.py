@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from martlet.core import Interactions, SpecError, num_threads
+from martlet.core import Interactions, SpecError, check_counts, num_threads
 from martlet.data.events import Events
 from martlet.data.rejects import Rejects
 from martlet.kernels.events import k_core, merge_pairs
@@ -116,8 +116,7 @@ class MaxUserEvents:
     name: ClassVar[str] = "too active user"
 
     def __post_init__(self) -> None:
-        if self.count < 1:
-            raise SpecError(f"count is {self.count}: expected a whole number above 0")
+        check_counts(self, "count")
 
     def keep(self, events: Interactions) -> Kept:
         """Return the events of the others."""
@@ -134,9 +133,7 @@ class KCore:
     name: ClassVar[str] = "below k-core"
 
     def __post_init__(self) -> None:
-        for name, count in (("users", self.users), ("items", self.items)):
-            if count < 1:
-                raise SpecError(f"{name} is {count}: expected a whole number above 0")
+        check_counts(self, "users", "items")
 
     def keep(self, events: Interactions) -> Kept:
         """Return the k-core."""

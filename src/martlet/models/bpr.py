@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from martlet.core import Dataset, SpecError, rng
+from martlet.core import Dataset, SpecError, check_counts, rng
 from martlet.scorers.factors import Factors
 from martlet.scorers.projections import Lookup
 from martlet.scorers.table import Table
@@ -36,9 +36,7 @@ class BPR:
     epochs: int = 60
 
     def __post_init__(self) -> None:
-        for name in ("dim", "epochs"):
-            if getattr(self, name) < 1:
-                raise SpecError(f"{name} is {getattr(self, name)}: expected a whole number above 0")
+        check_counts(self, "dim", "epochs")
         if not 0 < self.rate < math.inf:
             raise SpecError(f"rate is {self.rate}: expected a finite number above 0")
         if not 0 <= self.reg < math.inf:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from martlet.core import CSR, Dataset, SpecError, check_memory, num_threads
+from martlet.core import CSR, Dataset, SpecError, check_counts, check_memory, num_threads
 from martlet.scorers.item_item import ItemItem
 from martlet.scorers.table import Table
 
@@ -50,8 +50,7 @@ class EASE:
             raise SpecError(f"reg is {self.reg}: expected a number above 0")
         if not 0 <= self.user_exponent <= 2:
             raise SpecError(f"user_exponent is {self.user_exponent}: expected a number from 0 to 2")
-        if self.keep < 1:
-            raise SpecError(f"keep is {self.keep}: expected a whole number above 0")
+        check_counts(self, "keep")
         if self.neighbours is not None and self.neighbours < 1:
             raise SpecError(
                 f"neighbours is {self.neighbours}: expected a whole number above 0, or none"

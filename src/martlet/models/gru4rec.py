@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from martlet.core import SpecError
+from martlet.core import check_counts
 from martlet.train.next_item import NextItem
 
 
@@ -30,9 +30,7 @@ class GRU4Rec(NextItem):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("hidden", "layers"):
-            if getattr(self, name) < 1:
-                raise SpecError(f"{name} is {getattr(self, name)}: expected a whole number above 0")
+        check_counts(self, "hidden", "layers")
 
     def encoder(self) -> nn.Module:
         """Return the network."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from martlet.core import CSR, Dataset, SpecError, check_memory, num_threads, rng
+from martlet.core import CSR, Dataset, SpecError, check_counts, check_memory, num_threads, rng
 from martlet.scorers.factors import Factors
 from martlet.scorers.projections import IALSFold
 from martlet.scorers.table import Table
@@ -59,9 +59,7 @@ class IALS:
     weighted: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("dim", "iterations", "steps"):
-            if getattr(self, name) < 1:
-                raise SpecError(f"{name} is {getattr(self, name)}: expected a whole number above 0")
+        check_counts(self, "dim", "iterations", "steps")
         for name in ("reg", "unobserved_weight"):
             if getattr(self, name) is not None and not getattr(self, name) > 0:
                 raise SpecError(f"{name} is {getattr(self, name)}: expected a number above 0")

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from martlet.core import CSR, Dataset, SpecError, num_threads
+from martlet.core import CSR, Dataset, SpecError, check_counts, num_threads
 from martlet.scorers.item_item import ItemItem
 from martlet.scorers.table import Table
 
@@ -43,8 +43,7 @@ class ItemKNN:
     weighted: bool = False
 
     def __post_init__(self) -> None:
-        if self.neighbours < 1:
-            raise SpecError(f"neighbours is {self.neighbours}: expected a whole number above 0")
+        check_counts(self, "neighbours")
         if not self.shrink >= 0:
             raise SpecError(f"shrink is {self.shrink}: expected a number of at least 0")
         if self.weighting not in ("none", "tf-idf", "bm25"):

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from martlet.core import CSR, Dataset, SpecError, rng
+from martlet.core import CSR, Dataset, SpecError, check_counts, rng
 from martlet.scorers.factors import Factors
 from martlet.scorers.projections import Lookup
 from martlet.scorers.table import Table
@@ -62,9 +62,7 @@ class MatrixFactorization:
     weighted: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("dim", "epochs"):
-            if getattr(self, name) < 1:
-                raise SpecError(f"{name} is {getattr(self, name)}: expected a whole number above 0")
+        check_counts(self, "dim", "epochs")
         for name in ("rate", "scale"):
             if not 0 < getattr(self, name) < math.inf:
                 raise SpecError(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from martlet.core import SpecError
+from martlet.core import check_counts
 from martlet.train.next_item import NextItem
 
 
@@ -32,9 +32,7 @@ class NextItNet(NextItem):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("blocks", "kernel", "cycle"):
-            if getattr(self, name) < 1:
-                raise SpecError(f"{name} is {getattr(self, name)}: expected a whole number above 0")
+        check_counts(self, "blocks", "kernel", "cycle")
 
     def encoder(self) -> nn.Module:
         """Return the network."""

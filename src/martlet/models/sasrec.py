@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from martlet.core import SpecError
+from martlet.core import SpecError, check_counts
 from martlet.train.next_item import NextItem
 
 
@@ -33,9 +33,7 @@ class SASRec(NextItem):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("blocks", "heads", "inner"):
-            if getattr(self, name) < 1:
-                raise SpecError(f"{name} is {getattr(self, name)}: expected a whole number above 0")
+        check_counts(self, "blocks", "heads", "inner")
         if self.dim % self.heads:
             raise SpecError(f"{self.heads} heads do not divide dim {self.dim}: expected a divisor")
 

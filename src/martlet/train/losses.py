@@ -12,16 +12,6 @@ from torch.nn import functional as F
 _CHUNK_VALUES = 1 << 20  # logits held at a time: 4 MB, which a core's cache still feeds well
 
 
-def squared(score: Tensor, label: Tensor) -> Tensor:
-    """Return the mean of (score - label)^2."""
-    return F.mse_loss(score, label)
-
-
-def logistic(score: Tensor, label: Tensor) -> Tensor:
-    """Return the mean cross-entropy of labels in [0, 1] and the logistic function of the scores."""
-    return F.binary_cross_entropy_with_logits(score, label)
-
-
 def bpr(positive: Tensor, negative: Tensor) -> Tensor:
     """Return the mean of -log sigmoid(positive - negative).
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from martlet.core import CSR, DataError, Dataset, Queries, SpecError
+from martlet.core import CSR, DataError, Dataset, Queries, SpecError, check_counts
 from martlet.metrics import Tally
 from martlet.scorers.bundle import Bundle
 from martlet.scorers.network import Network
@@ -29,7 +30,7 @@ _K = 10
 
 
 @dataclass(frozen=True, kw_only=True)
-class NextItem(Plan):
+class NextItem(Plan, ABC):
     """A model that reads a history and gives the vector of what comes next.
 
     A family adds its own hyper-parameters and ``encoder``; the vectors of the items are read and
@@ -57,15 +58,13 @@ class NextItem(Plan):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("dim", "max_length", "tokens", "negatives"):
-            if getattr(self, name) < 1:
-                raise SpecError(f"{name} is {getattr(self, name)}: expected a whole number above 0")
+        check_counts(self, "dim", "max_length", "tokens", "negatives")
         if not 0 <= self.dropout < 1:
             raise SpecError(f"dropout is {self.dropout}: expected 0 or more, and below 1")
 
+    @abstractmethod
     def encoder(self) -> nn.Module:
         """Return a network from (B, L, dim) vectors to (B, L, dim); place l sees places up to l."""
-        raise NotImplementedError
 
     def flops(self, dataset: Dataset) -> int:
         """Operations of all epochs: 6 a parameter and event, and 6 d an item and target.
@@ -103,8 +102,8 @@ class NextItem(Plan):
         task = _Task(self, network.to(device_of(self.device)), dataset, seed)
         origin = None if init is None else init.id
         key = fingerprint(type(self).__name__, asdict(self), seed, dataset.train.hash, origin)
-        report = train(task, self, seed=seed, key=key, run=run)
-        return network.export(self.max_length, report.to_json())
+        train(task, self, seed=seed, key=key, run=run)
+        return network.export(self.max_length)
 
 
 class ItemNetwork(nn.Module):
@@ -144,7 +143,7 @@ class ItemNetwork(nn.Module):
         with torch.no_grad():
             self.items[torch.from_numpy(known)] = torch.tensor(vectors.rows(rows[known]))
 
-    def export(self, max_length: int, report: dict[str, Any]) -> Network:
+    def export(self, max_length: int) -> Network:
         """Return the torch-free scorer that gives the same vectors."""
         self.cpu().eval()
         parameters = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from martlet.core import SpecError
+from martlet.core import SpecError, check_counts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,8 +37,7 @@ class Plan:
     device: str = "auto"
 
     def __post_init__(self) -> None:
-        if self.epochs < 1:
-            raise SpecError(f"epochs is {self.epochs}: expected a whole number above 0")
+        check_counts(self, "epochs")
         if not self.rate > 0:
             raise SpecError(f"rate is {self.rate}: expected a number above 0")
         for name in ("patience", "weight_decay", "clip"):
