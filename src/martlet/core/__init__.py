@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from martlet.core.errors import OutputError as OutputError
     from martlet.core.errors import QueryError as QueryError
     from martlet.core.errors import SpecError as SpecError
+    from martlet.core.examples import Examples as Examples
+    from martlet.core.examples import Tabular as Tabular
     from martlet.core.files import check_replaceable as check_replaceable
     from martlet.core.files import new_file as new_file
     from martlet.core.files import new_folder as new_folder
@@ -51,6 +53,7 @@ _HOME = {
     "errors": (
         "BundleError", "DataError", "MartletError", "OutputError", "QueryError", "SpecError",
     ),
+    "examples": ("Examples", "Tabular"),
     "files": ("check_replaceable", "new_file", "new_folder", "sha256"),
     "interactions": ("Interactions",),
     "memory": ("check_memory", "memory_bytes"),
