@@ -10,9 +10,11 @@ from numpy.typing import NDArray
 
 from martlet.compress.transform import IndexedBundle, index_of
 from martlet.core import CSR, Dataset, Progress, Queries, SpecError, rng
+from martlet.core.queries import context_at
 from martlet.scorers.bundle import Bundle
 from martlet.scorers.cascade import Cascade
 from martlet.scorers.index import ExactInt8, FaissIVF
+from martlet.scorers.registry import context_of
 
 Kind = Literal["ivf", "exact-int8"]
 _QUERIES = 512
@@ -143,4 +145,5 @@ def _sample(bundle: Bundle, dataset: Dataset | None, seed: int) -> Queries:
         one_each = CSR.from_rows([[row] for row in random.permutation(n)[:_QUERIES].tolist()], n)
         return Queries.of(one_each)
     rows = np.sort(random.permutation(rows)[:_QUERIES])
-    return Queries.of(histories.take(rows), rows.astype(np.int32))
+    context = context_at(bundle.user_table, context_of(bundle.scorer), rows)
+    return Queries.of(histories.take(rows), rows.astype(np.int32), context=context)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from martlet.core.columns import Array
+from martlet.core.columns import Array, Column, Text
 from martlet.core.csr import CSR
 from martlet.core.errors import QueryError
 
@@ -24,7 +24,7 @@ class Queries:
         history: (B x num_items) CSR, each user's events in time order with their weights.
         time_s: (history.nnz,) int64 aligned with the history, or None.
         user_row: (B,) int32; -1 for an unknown user.
-        context: columns with a value a query.
+        context: columns with a value a query, numbers or text; NaN or "" where it is missing.
         candidates: (B x num_items) CSR: rank these only; None ranks the whole catalogue.
         allow: (num_items,) bool: the items that may be shown to anyone; None allows all.
         exclude: (B x num_items) CSR of items never to show.
@@ -46,6 +46,7 @@ class Queries:
         user_row: NDArray[np.integer] | None = None,
         *,
         time_s: NDArray[np.int64] | None = None,
+        context: Mapping[str, Array] | None = None,
         candidates: CSR | None = None,
         allow: NDArray[np.bool_] | None = None,
         exclude: CSR | None = None,
@@ -84,7 +85,14 @@ class Queries:
                 raise QueryError(
                     f"allow is {allow.dtype}{allow.shape}: expected bool({history.num_cols},)"
                 )
-        return Queries(history, rows, time_s, {}, candidates, allow, exclude, seen)
+        columns = {name: np.asarray(column) for name, column in (context or {}).items()}
+        for name, column in columns.items():
+            if column.shape != (size,) or column.dtype.kind not in "biufU":
+                raise QueryError(
+                    f"context {name!r} is {column.dtype}{column.shape}: expected a number or a "
+                    f"text for each of {size} queries"
+                )
+        return Queries(history, rows, time_s, columns, candidates, allow, exclude, seen)
 
     def __len__(self) -> int:
         return self.history.num_rows
@@ -130,6 +138,32 @@ class Queries:
             candidates=None if self.candidates is None else self.candidates.take(at),
             exclude=None if self.exclude is None else self.exclude.take(at),
         )
+
+
+def context_at(
+    table: Mapping[str, Column], names: Iterable[str], rows: NDArray[np.integer]
+) -> dict[str, Array]:
+    """Return the named columns at some rows, as ``Queries.context`` takes them.
+
+    Where a row is -1 the value is missing; a name that the table lacks is left out.
+    """
+    found: dict[str, Array] = {}
+    missing = rows < 0
+    for name in names:
+        column = table.get(name)
+        if isinstance(column, Text):
+            found[name] = np.array([column[row] if row >= 0 else "" for row in rows.tolist()], str)
+        elif column is not None and not missing.any():
+            found[name] = column[rows]
+        elif column is not None:
+            found[name] = np.full(len(rows), np.nan)
+            found[name][~missing] = column[rows[~missing]]
+    return found
+
+
+def is_missing(column: Array) -> NDArray[np.bool_]:
+    """Return (B,) bool: where a column of the context says nothing."""
+    return np.asarray(column == "" if column.dtype.kind == "U" else column != column)
 
 
 def _once(keys: NDArray[Any]) -> NDArray[Any]:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from martlet.core import (
     CSR,
+    Column,
     DataError,
     Dataset,
     Interactions,
@@ -21,7 +22,7 @@ from martlet.core import (
     Text,
     num_threads,
 )
-from martlet.core.queries import Seen
+from martlet.core.queries import Seen, context_at
 from martlet.kernels.parallel import in_order
 from martlet.measure.crossing import Crossing, crossing
 from martlet.metrics import METRICS, Tally
@@ -116,8 +117,10 @@ def evaluate(
         dataset.num_items, ks, listed or ["recall"], *item_columns(dataset, metrics, value)
     )
 
+    columns = columns_read(scorer)
+
     def answer(rows: NDArray[np.integer]) -> tuple[NDArray[np.int32], CSR, int, F64 | None]:
-        queries = Queries.of(history.csr.take(rows), rows, time_s=history.times(rows), seen=seen)
+        queries = history.queries(rows, columns, seen)
         wanted = truth.take(rows)
         ranking, fallback = _topk(scorer, queries, max(ks))
         auc = _auc(scorer, queries, wanted) if "auc" in metrics else None
@@ -151,14 +154,17 @@ def evaluate(
 
 @dataclass(frozen=True, eq=False)
 class History:
-    """What every user did before the part, and when."""
+    """What every user did before the part, and when, and the users' columns."""
 
     csr: CSR
     time_s: NDArray[np.int64] | None
+    user_table: Mapping[str, Column]
 
-    def times(self, rows: NDArray[np.integer]) -> NDArray[np.int64] | None:
-        """Return the times of the events of ``csr.take(rows)``, where there are times."""
-        return None if self.time_s is None else self.time_s[self.csr.positions(rows)[1]]
+    def queries(self, rows: NDArray[np.integer], columns: Sequence[str], seen: Seen) -> Queries:
+        """Return what some users ask, with the named ones of their columns."""
+        times = None if self.time_s is None else self.time_s[self.csr.positions(rows)[1]]
+        context = context_at(self.user_table, columns, rows)
+        return Queries.of(self.csr.take(rows), rows, time_s=times, context=context, seen=seen)
 
 
 def questions(dataset: Dataset, part: str, seen: Seen) -> tuple[History, CSR, int]:
@@ -178,7 +184,16 @@ def questions(dataset: Dataset, part: str, seen: Seen) -> tuple[History, CSR, in
     users = truth.row_numbers()[keep]
     shape = truth.num_rows, truth.num_cols
     wanted = CSR.from_pairs(users, truth.indices[keep], None, shape)
-    return History(before.histories, before.time_s), wanted, int((~keep).sum())
+    history = History(before.histories, before.time_s, dataset.user_table)
+    return history, wanted, int((~keep).sum())
+
+
+def columns_read(scorer: Any) -> tuple[str, ...]:
+    """Return the users' columns that a scorer, a bundle or a ``Crossing`` reads."""
+    from martlet.scorers.registry import context_of
+
+    bundle = getattr(scorer, "bundle", scorer)
+    return context_of(getattr(bundle, "scorer", bundle))
 
 
 def refuse_seen_in_training(scorer: Any, events: Interactions, part: str) -> None:

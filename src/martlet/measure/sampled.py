@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from martlet.core import DataError, Dataset, Progress, Queries, Scorer, SpecError, num_threads, rng
+from martlet.core import DataError, Dataset, Progress, Scorer, SpecError, num_threads, rng
 from martlet.core.queries import Seen
 from martlet.kernels.parallel import in_order
 from martlet.measure.crossing import crossing
@@ -18,6 +18,7 @@ from martlet.measure.quality import (
     Quality,
     batches,
     check_memory,
+    columns_read,
     questions,
     refuse_seen_in_training,
     scores_of,
@@ -162,10 +163,11 @@ def _score(
     n, events = history.csr.num_cols, np.diff(first, append=len(users))
     width = np.minimum(events * items.shape[1], n)
     scores = np.empty(items.shape, np.float32)
+    columns = columns_read(scorer)
 
     def ask(places: NDArray[np.integer]) -> NDArray[np.int32]:
         rows = asked[places]
-        queries = Queries.of(history.csr.take(rows), rows, time_s=history.times(rows), seen="keep")
+        queries = history.queries(rows, columns, "keep")
         own = [slice(first[place], first[place] + events[place]) for place in places]
         widest = int(width[places].max())
         if widest == n:

@@ -50,6 +50,7 @@ def fit(
             ``teacher``, ``executor`` or ``run``.
     """
     from martlet.scorers.bundle import Bundle
+    from martlet.scorers.registry import context_of
 
     train = dataset.train
     if not len(train):
@@ -90,6 +91,11 @@ def fit(
         history_time_s=train.time_s,
         catalogue=dataset.catalogue,
         lineage=(line,),
+        user_table={
+            name: dataset.user_table[name]
+            for name in context_of(scorer)
+            if name in dataset.user_table
+        },
     )
 
 

@@ -25,9 +25,9 @@ from martlet.core import (
     new_folder,
 )
 from martlet.core.files import stated
-from martlet.core.queries import Seen
+from martlet.core.queries import Seen, context_at
 from martlet.scorers.popular import Popular
-from martlet.scorers.registry import Stored, knows, similar
+from martlet.scorers.registry import Stored, context_of, knows, similar
 from martlet.scorers.saved import PROOF, read_bundle, write_bundle
 from martlet.scorers.shown import check_k, listed
 from martlet.scorers.table import Table
@@ -65,6 +65,7 @@ class Bundle:
         popularity: (num_items,) float32, the fallback's scores.
         history_time_s: (nnz,) int64 aligned with the histories, or None.
         catalogue: item columns by name; "title" is used in explanations.
+        user_table: user columns by name, a value a user row: those that the scorer reads.
         lineage: plain JSON; first how it was fitted, then a line a transform.
     """
 
@@ -76,6 +77,7 @@ class Bundle:
     history_time_s: NDArray[np.int64] | None = None
     catalogue: Mapping[str, Column] = field(default_factory=dict)
     lineage: tuple[Mapping[str, Any], ...] = ()
+    user_table: Mapping[str, Column] = field(default_factory=dict)
 
     def queries(
         self,
@@ -85,20 +87,23 @@ class Bundle:
         candidates: Sequence[Id] | None = None,
         exclude: Sequence[Id] | None = None,
         allow: NDArray[np.bool_] | None = None,
+        context: Mapping[str, Sequence[Any]] | None = None,
         seen: Seen = "hide",
     ) -> Queries:
         """Return the batch for users of the bundle, or for histories given as item ids.
 
         An unknown user has an empty history; an unknown item id is left out. ``candidates`` and
-        ``exclude`` hold for every query of the batch; ``allow`` is (num_items,) bool.
+        ``exclude`` hold for every query of the batch; ``allow`` is (num_items,) bool; ``context``
+        has a value a query by column, in place of what the bundle knows of a user.
 
         Raises:
             QueryError: neither or both of users and histories, what is no list of ids (a text is
-                none), or a part of the wrong size.
+                none), or a part of the wrong size or kind.
         """
         if (user_ids is None) == (histories is None):
             raise QueryError("expected either user ids or histories of item ids")
         time_s, row = None, None
+        columns: dict[str, Any] = {}
         if user_ids is not None:
             row = self.users.rows(listed("user_ids", user_ids))
             indptr, at = self.histories.positions(row)
@@ -111,6 +116,7 @@ class Bundle:
             )
             if self.history_time_s is not None:
                 time_s = self.history_time_s[at]
+            columns = context_at(self.user_table, context_of(self.scorer), row)
         else:
             given = listed("histories", histories)
             rows = [self.items.rows(listed("a history", ids)) for ids in given]
@@ -119,6 +125,7 @@ class Bundle:
             history,
             row,
             time_s=time_s,
+            context=columns | dict(context or {}),
             candidates=self._same("candidates", candidates, history.num_rows),
             exclude=self._same("exclude", exclude, history.num_rows),
             allow=allow,
@@ -175,6 +182,7 @@ class Bundle:
         candidates: Sequence[Id] | None = None,
         exclude: Sequence[Id] | None = None,
         allow: NDArray[np.bool_] | None = None,
+        context: Mapping[str, Sequence[Any]] | None = None,
         seen: Seen = "hide",
     ) -> list[Recommendation]:
         """Return the k best items of each user, or of each history; arguments as in ``queries``.
@@ -194,6 +202,7 @@ class Bundle:
             candidates=candidates,
             exclude=exclude,
             allow=allow,
+            context=context,
             seen=seen,
         )
         if not len(queries):

@@ -11,7 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from martlet.core import Queries, Ranking, Reason, SpecError, best
-from martlet.scorers.registry import Stored, knows, save_files, scorer_from, similar
+from martlet.scorers.registry import (
+    Stored,
+    context_of,
+    knows,
+    save_files,
+    scorer_from,
+    similar,
+)
 from martlet.scorers.shown import check_k
 from martlet.scorers.table import Table, tables_under
 
@@ -46,6 +53,11 @@ class Cascade:
     def num_items(self) -> int:
         """Rows of the item vocabulary."""
         return self.rank.num_items
+
+    @property
+    def context(self) -> tuple[str, ...]:
+        """Names of the query's columns that either scorer reads."""
+        return tuple(dict.fromkeys((*context_of(self.retrieve), *context_of(self.rank))))
 
     @property
     def extra_bytes(self) -> int:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from martlet.core import BundleError, Queries, QueryError, Ranking, Reason, best
+from martlet.core.queries import is_missing
 from martlet.scorers.projections import Projection, projection_from
 from martlet.scorers.reasons import left_out_reasons
 from martlet.scorers.runtime import Runtime
@@ -36,7 +37,7 @@ class Ranker:
         projection: how a history becomes the user's features.
         network: the ONNX file's content.
         history: (n, d) vectors that the projection sees where they are not ``items``.
-        context: names of the query's columns that follow the user's features; 0 where absent.
+        context: names of the query's columns that follow the user's features; 0 where missing.
         parameters: the network's own weights, which it was derived from.
     """
 
@@ -65,7 +66,10 @@ class Ranker:
     def knows(self, queries: Queries) -> NDArray[np.bool_]:
         """Return (B,) bool: the queries with features of their own."""
         known = self.projection.knows(queries)
-        return known | any(name in queries.context for name in self.context)
+        for name in self.context:
+            if name in queries.context:
+                known = known | ~is_missing(queries.context[name])
+        return known
 
     def score(self, queries: Queries, candidates: NDArray[np.int32]) -> NDArray[np.float32]:
         """Return (B, C) float32 logits; -inf where a candidate is -1.
@@ -100,6 +104,8 @@ class Ranker:
                 column = np.asarray(given, np.float32)
         except ValueError:
             column = np.full(len(queries), np.nan, np.float32)
+        if given.dtype.kind == "f":
+            column = np.where(is_missing(given), np.float32(0), column)
         if not np.isfinite(column).all():
             raise QueryError(f"context {name!r} is {given.tolist()!r}: expected numbers of float32")
         return column

@@ -70,6 +70,11 @@ def knows(scorer: Scorer, queries: Queries) -> NDArray[np.bool_]:
     return known
 
 
+def context_of(scorer: Scorer) -> tuple[str, ...]:
+    """Return the names of the columns of ``Queries.context`` that the scorer reads."""
+    return tuple(getattr(scorer, "context", ()))
+
+
 def similar(scorer: Scorer, item_row: int, k: int) -> Ranking:
     """Return the (1, k) items nearest to one, itself left out.
 

@@ -17,6 +17,7 @@ from martlet.scorers.table import Table, check_csr
 if TYPE_CHECKING:
     from martlet.scorers.bundle import Bundle
 
+_USER_TABLE = "user_table.safetensors"  # only where there are columns of users
 PROOF = (MANIFEST, "tables.safetensors")  # a folder with these is a bundle
 
 
@@ -36,6 +37,8 @@ def write_bundle(folder: Path, bundle: Bundle) -> dict[str, Any]:
         events["time_s"] = bundle.history_time_s
     write(folder / "histories.safetensors", events)
     write(folder / "catalogue.safetensors", flatten(bundle.catalogue))
+    if bundle.user_table:
+        write(folder / _USER_TABLE, flatten(bundle.user_table))
     save_files(scorer, folder)
     about = {
         "scorer": {"kind": scorer.kind, "config": scorer.config()},
@@ -56,6 +59,8 @@ def read_bundle(folder: Path, *, verify: bool) -> tuple[dict[str, Any], dict[str
         name: read_tensors(folder / f"{name}.safetensors")
         for name in ("tables", "users", "items", "histories", "catalogue")
     }
+    known = _USER_TABLE in manifest["files"]
+    groups["user_table"] = read_tensors(folder / _USER_TABLE) if known else {}
     try:
         users, items = (_vocabulary(folder, name, groups[name]) for name in ("users", "items"))
         events: dict[str, Any] = groups["histories"]
@@ -67,6 +72,7 @@ def read_bundle(folder: Path, *, verify: bool) -> tuple[dict[str, Any], dict[str
             "popularity": groups["items"]["popularity"],
             "history_time_s": events.get("time_s"),
             "catalogue": unflatten(groups["catalogue"]),
+            "user_table": unflatten(groups["user_table"]),
             "lineage": tuple(manifest["lineage"]),
         }
         tables = _tables(manifest["tables"], groups["tables"], verify)
@@ -109,6 +115,16 @@ def _vocabulary(folder: Path, name: str, arrays: Mapping[str, Array]) -> Vocabul
     return vocabulary
 
 
+def _columns(parts: Mapping[str, Any]) -> list[tuple[str, Any, int]]:
+    """Return (what it is called, column, values expected) of every column of items and users."""
+    owners = {"catalogue": parts["items"], "user_table": parts["users"]}
+    return [
+        (f"{group} column {name!r}", column, len(of))
+        for group, of in owners.items()
+        for name, column in parts[group].items()
+    ]
+
+
 def _check_shapes(folder: Path, parts: Mapping[str, Any]) -> None:
     """Check dtypes and lengths: what costs nothing whatever the size."""
     num_users, num_items = len(parts["users"]), len(parts["items"])
@@ -120,12 +136,11 @@ def _check_shapes(folder: Path, parts: Mapping[str, Any]) -> None:
         "history weights": (events.values, np.float32, events.nnz),
         "history times": (parts["history_time_s"], np.int64, events.nnz),
     }
-    for column in parts["catalogue"]:
-        values = parts["catalogue"][column]
+    for name, values, size in _columns(parts):
         text = isinstance(values, Text)
         array = values.offsets if text else values
         kind = np.int64 if text else array.dtype
-        expected[f"catalogue column {column!r}"] = (array, kind, num_items + text)
+        expected[name] = (array, kind, size + text)
     for name, (array, dtype, length) in expected.items():
         if array is not None and (array.dtype != dtype or array.shape != (length,)):
             raise BundleError(
@@ -142,7 +157,7 @@ def _check_rows(folder: Path, parts: Mapping[str, Any]) -> None:
     """Check every offset and row number."""
     events = parts["histories"]
     check_csr(f"{folder / 'histories.safetensors'}", events.indptr, events.indices, events.num_cols)
-    texts = {f"catalogue column {k!r}": c for k, c in parts["catalogue"].items()}
+    texts = {name: column for name, column, _ in _columns(parts)}
     for name in ("users", "items"):
         vocabulary = parts[name]
         texts[name] = vocabulary.ids

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
@@ -106,11 +106,9 @@ class Engine:
             histories=None if ask.history is None else [ask.history],
             candidates=ask.candidates,
             exclude=ask.exclude or None,
+            context={name: [value] for name, value in ask.context.items()},
             seen=ask.seen,
         )
-        if ask.context:
-            context = {name: np.asarray([value]) for name, value in ask.context.items()}
-            queries = replace(queries, context=context)
         ranking, fallback = bundle.topk(queries, max(1, min(ask.n, len(bundle.items))))
         found = zip(ranking.item_row[0].tolist(), ranking.score[0].tolist(), strict=True)
         return Answer(
