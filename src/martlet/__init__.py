@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from martlet.measure.measure import measure as measure
     from martlet.measure.quality import evaluate as evaluate
     from martlet.models.bpr import BPR as BPR
+    from martlet.models.cascade import Cascade as Cascade
+    from martlet.models.cascade import cascade as cascade
     from martlet.models.ease import EASE as EASE
     from martlet.models.fit import fit as fit
     from martlet.models.gfcf import GFCF as GFCF
@@ -58,6 +60,7 @@ _HOME = {
     "BPR": "martlet.models.bpr",
     "Budget": "martlet.frontier.budget",
     "Bundle": "martlet.scorers.bundle",
+    "Cascade": "martlet.models.cascade",
     "Dataset": "martlet.core",
     "EASE": "martlet.models.ease",
     "Frontier": "martlet.frontier.frontier",
@@ -79,6 +82,7 @@ _HOME = {
     "Run": "martlet.train.run",
     "SASRec": "martlet.models.sasrec",
     "TimeSplit": "martlet.data",
+    "cascade": "martlet.models.cascade",
     "compress": "martlet.compress.compress",
     "evaluate": "martlet.measure.quality",
     "explore": "martlet.frontier.explore",

@@ -18,6 +18,7 @@ SETTINGS = {
     "bpr": [{"dim": 4, "epochs": 200}],
     "matrix-factorization": [{"dim": 2}, {"dim": 2, "loss": "logistic"}],
     "item-knn": [{"neighbours": 8}, {"neighbours": 8, "weighting": "bm25"}],
+    "cascade": [{"retrieve": "ials:dim=8,iterations=12", "rank": "ease:reg=1.0"}],
     "popularity": [{}, {"half_life_days": 1.0}],
 } | {
     name: [{"dim": 8, "epochs": 2, "max_length": 8}]

@@ -20,6 +20,7 @@ _OWN = {
     "ials": "martlet.models.ials:IALS",
     "bpr": "martlet.models.bpr:BPR",
     "matrix-factorization": "martlet.models.matrix_factorization:MatrixFactorization",
+    "cascade": "martlet.models.cascade:Cascade",
     "gru4rec": "martlet.models.gru4rec:GRU4Rec",
     "nextitnet": "martlet.models.nextitnet:NextItNet",
     "sasrec": "martlet.models.sasrec:SASRec",
