@@ -9,22 +9,40 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 from torch.optim import Optimizer
 
 from martlet.core import DataError, new_file
 
+_DTYPES = {
+    torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16",
+    torch.int64: "I64", torch.int32: "I32", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL",
+}  # fmt: skip
+
 
 def save(path: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
     """Write named tensors and plain JSON.
 
+    Tensors go to the disk from where they lie: the library's own writer copies all of them first,
+    and a table may fill the memory.
+
     Raises:
         OutputError: the disk refused the write; the checkpoint before is still there.
     """
-    with new_file(path) as target:
-        apart = {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
-        save_file(apart, target, {"state": json.dumps(dict(state))})
+    header: dict[str, Any] = {"__metadata__": {"state": json.dumps(dict(state))}}
+    at = 0
+    for name, tensor in tensors.items():
+        end = at + tensor.numel() * tensor.element_size()
+        shape = list(tensor.shape)
+        header[name] = {"dtype": _DTYPES[tensor.dtype], "shape": shape, "data_offsets": [at, end]}
+        at = end
+    head = json.dumps(header).encode()
+    head += b" " * (-len(head) % 8)
+    with new_file(path) as target, open(target, "wb") as file:
+        file.write(len(head).to_bytes(8, "little") + head)
+        for tensor in tensors.values():
+            flat = tensor.detach().cpu().contiguous().reshape(-1)
+            file.write(flat.view(torch.uint8).numpy().data)
 
 
 def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 
 from martlet.core import check_memory
+from martlet.train.embeddings import size_of, tables_of
 
 if TYPE_CHECKING:
     from martlet.train.loop import Task
@@ -42,7 +43,9 @@ class Estimate(NamedTuple):
 
 
 def estimate(task: Task, plan: Plan) -> Estimate:
-    """Return what training takes: forward and backward passes are timed, no parameter is moved.
+    """Return what training takes: forward and backward passes are timed, and nothing is moved.
+
+    The steps of optimizers and tables come on top.
 
     Raises:
         SpecError: it needs more memory than the machine has.
@@ -51,9 +54,15 @@ def estimate(task: Task, plan: Plan) -> Estimate:
 
     batches = task.batches(0)
     network = task.network.train()
+    tables = tables_of(network)
     size = sum(p.numel() * p.element_size() for p in network.parameters())
     fixed = size * _COPIES[plan.optimizer]
+    for table in tables.values():
+        if table.file is None:  # else it need not lie in the memory
+            fixed += table.nbytes + bool(plan.patience) * table.values.nbytes
     _refuse(fixed)
+    held = {name: buffer.clone() for name, buffer in network.named_buffers()
+            if name.rpartition(".")[0] not in tables}  # fmt: skip
     chosen = batches[:_TIMED]  # their order is random already
     counter = FlopCounterMode(display=False)
     before, spent = _reset_peak(), 0.0
@@ -67,21 +76,23 @@ def estimate(task: Task, plan: Plan) -> Estimate:
         spent += time.perf_counter() - begin
     working = max(0, _peak() - before)
     network.zero_grad(set_to_none=True)
+    network.load_state_dict(held, strict=False)
     _refuse(fixed + working)
     steps = plan.epochs * len(batches)
-    parameters = sum(p.numel() for p in network.parameters())
-    seconds = spent / len(chosen) * steps
-    return Estimate(parameters, flops / _WARM * steps / 1e9, seconds, (fixed + working) / 1e6)
+    seconds, gflops = spent / len(chosen) * steps, flops / _WARM * steps / 1e9
+    return Estimate(size_of(network), gflops, seconds, (fixed + working) / 1e6)
 
 
 def _pass(task: Task, batch: Any) -> None:
     torch.manual_seed(0)
     loss, _ = task.loss(task.take(batch, 0))
     loss.backward()  # type: ignore[no-untyped-call]
+    for table in tables_of(task.network).values():
+        table.forget()
 
 
 def _refuse(needed: float) -> None:
-    advice = "lower dim, max_length or the batch, or take optimizer=sgd"
+    advice = "lower dim, max_length or the batch, take optimizer=sgd, or store tables as int8"
     check_memory("training", needed, advice)
 
 

@@ -12,11 +12,12 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from martlet.core import DataError, MartletError, num_threads
 from martlet.train import checkpoint
+from martlet.train.embeddings import size_of
 from martlet.train.estimate import estimate
+from martlet.train.moving import Movers
 from martlet.train.plan import Plan
 from martlet.train.run import Clock, Epoch, Report, Run, Stopped, stop_on_signal
 
@@ -92,8 +93,7 @@ class _State:
 
     def __init__(self, task: Task, plan: Plan, key: str, run: Run) -> None:
         self.task, self.plan, self.key, self.run = task, plan, key, run
-        self.parameters = [p for p in task.network.parameters() if p.requires_grad]
-        self.optimizer = optimizer_of(plan, self.parameters)
+        self.movers = Movers(task.network, plan)
         self.per_epoch = len(task.batches(0))
         self.step, self.loss_sum, self.targets, self.seconds = 0, 0.0, 0, 0.0
         self.epochs: list[Epoch] = []
@@ -134,7 +134,7 @@ class _State:
                     f"{task.describe(batch)}: lower the rate (now {self.plan.rate:g}), set clip "
                     "to 1, or look for extreme values in these rows"
                 )
-            self._move(loss)
+            self.movers.move(loss, self._share())
             self.step += 1
             self.loss_sum, self.targets = self.loss_sum + value * count, self.targets + count
             if stop.is_set() or self.clock.due(self.step):
@@ -149,23 +149,14 @@ class _State:
 
     def finish(self) -> Report:
         """Put the best parameters into the network, and write the report."""
-        self.task.network.load_state_dict(self.best)
-        self.task.network.eval()
-        count = sum(p.numel() for p in self.task.network.parameters())
-        figure = self.task.figure
-        report = Report(tuple(self.epochs), self.best_epoch, figure, count, self.ended)
+        network = self.task.network.eval()
+        if self.best:
+            network.load_state_dict(self.best)
+        best = self.best_epoch if self.plan.patience else len(self.epochs) - 1
+        epochs, count = tuple(self.epochs), size_of(network)
+        report = Report(epochs, best, self.task.figure, count, self.ended)
         self.run.keep(report)
         return report
-
-    def _move(self, loss: Tensor) -> None:
-        rate = self.plan.rate * self._share()
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        if self.plan.clip:
-            nn.utils.clip_grad_norm_(self.parameters, self.plan.clip)
-        self.optimizer.step()
 
     def _share(self) -> float:
         """Return the share of the rate that the schedule leaves at this step."""
@@ -192,7 +183,7 @@ class _State:
         loss, speed = self.loss_sum / max(1, self.targets), self.targets / max(self.seconds, 1e-9)
         self.epochs.append(Epoch(loss, figure, self.seconds, speed))
         self.loss_sum, self.targets, self.seconds = 0.0, 0, 0.0
-        if self.best_epoch == len(self.epochs) - 1:
+        if self.plan.patience and self.best_epoch == len(self.epochs) - 1:
             self.best = {k: v.clone() for k, v in self.task.network.state_dict().items()}
         line = {"epoch": len(self.epochs), "step": self.step, **self.epochs[-1]._asdict()}
         self.run.log(line)
@@ -222,8 +213,7 @@ class _State:
             return
         tensors = {f"network.{k}": v for k, v in self.task.network.state_dict().items()}
         tensors |= {f"best.{k}": v for k, v in self.best.items()}
-        tensors |= {f"optimizer.{k}": v for k, v in
-                    checkpoint.optimizer_tensors(self.optimizer).items()}  # fmt: skip
+        tensors |= {f"optimizer.{k}": v for k, v in self.movers.tensors().items()}
         state = {
             "key": self.key,
             "step": self.step,
@@ -246,18 +236,10 @@ class _State:
             parts[part][own] = tensor
         self.task.network.load_state_dict(parts["network"])
         self.best = parts["best"]
-        checkpoint.restore_optimizer(self.optimizer, parts["optimizer"])
+        self.movers.restore(parts["optimizer"])
         self.step = state["step"]
         self.loss_sum, self.targets, self.seconds = state["sums"]
         self.epochs = [Epoch(**epoch) for epoch in state["epochs"]]
-
-
-def optimizer_of(plan: Plan, parameters: Sequence[nn.Parameter]) -> Optimizer:
-    """Return the optimizer of a plan; its rate is set before each step."""
-    if plan.optimizer == "sgd":
-        return torch.optim.SGD(parameters, plan.rate, weight_decay=plan.weight_decay, fused=True)
-    kind = torch.optim.AdamW if plan.optimizer == "adamw" else torch.optim.Adam
-    return kind(parameters, plan.rate, weight_decay=plan.weight_decay, fused=True)
 
 
 def fingerprint(*parts: object) -> str:

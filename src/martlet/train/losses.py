@@ -12,6 +12,28 @@ from torch.nn import functional as F
 _CHUNK_VALUES = 1 << 20  # logits held at a time: 4 MB, which a core's cache still feeds well
 
 
+def logistic(logit: Tensor, label: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Return the mean cross-entropy of sigmoid(logit).
+
+    Args:
+        logit: (B,).
+        label: (B,) chances from 0 to 1, most often one of both.
+        weight: (B,) 0 or more; the mean is weighted by it.
+    """
+    return _mean(F.binary_cross_entropy_with_logits(logit, label, reduction="none"), weight)
+
+
+def squared(value: Tensor, label: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Return the mean of (value - label)^2.
+
+    Args:
+        value: (B,).
+        label: (B,).
+        weight: (B,) 0 or more; the mean is weighted by it.
+    """
+    return _mean((value - label) ** 2, weight)
+
+
 def bpr(positive: Tensor, negative: Tensor) -> Tensor:
     """Return the mean of -log sigmoid(positive - negative).
 
@@ -76,6 +98,12 @@ def sampled_softmax(
     drawn = (negative - log_q).masked_fill(hit, -torch.inf)
     logits = torch.cat([(positive - log_q_positive)[:, None], drawn], 1)
     return (torch.logsumexp(logits, 1) - logits[:, 0]).mean()
+
+
+def _mean(terms: Tensor, weight: Tensor | None) -> Tensor:
+    if weight is None:
+        return terms.mean()
+    return (terms * weight).sum() / weight.sum().clamp_min(torch.finfo(terms.dtype).tiny)
 
 
 class _Softmax(torch.autograd.Function):

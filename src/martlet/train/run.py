@@ -112,23 +112,23 @@ class Report:
     @property
     def verdict(self) -> str:
         """Whether it over- or under-fits, in words, from the two curves."""
-        figures = [epoch.figure for epoch in self.epochs]
-        if None in figures or len(figures) < 2:
+        figures = [epoch.figure for epoch in self.epochs if epoch.figure is not None]
+        if len(figures) < max(2, len(self.epochs)):
             return "there is no validation curve to judge by"
-        last, after = len(self.epochs) - 1, len(self.epochs) - 1 - self.best
-        if self.best == last:
+        best, last = figures.index(max(figures)), len(figures) - 1
+        after = last - best
+        if best == last:
             return (
                 f"under-fitted: {self.figure} was still rising in the last epoch; give more "
                 "epochs, or a larger rate"
             )
-        fell = self.epochs[last].loss < self.epochs[self.best].loss
-        if fell:
+        if self.epochs[last].loss < self.epochs[best].loss:
             return (
-                f"over-fitted from epoch {self.best + 1} on: the loss went on falling for {after} "
+                f"over-fitted from epoch {best + 1} on: the loss went on falling for {after} "
                 f"epochs and {self.figure} did not rise; the parameters of epoch {self.best + 1} "
                 "are kept. More dropout or weight decay may help"
             )
-        return f"settled at epoch {self.best + 1}: neither the loss nor {self.figure} got better"
+        return f"settled at epoch {best + 1}: neither the loss nor {self.figure} got better"
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON."""
