@@ -1,4 +1,4 @@
-"""Quality over rankings and over (user, item, rank) tables; intervals and tests."""
+"""Quality of rankings, of (user, item, rank) tables and of probabilities; intervals and tests."""
 
 from martlet.metrics.intervals import (
     Interval,
@@ -8,11 +8,13 @@ from martlet.metrics.intervals import (
     paired_bootstrap,
     sign_flip,
 )
+from martlet.metrics.labels import LABEL_METRICS, label_difference, label_quality
 from martlet.metrics.quality import METRICS, Metric, Tally, per_user
 from martlet.metrics.sampled import sampled, sampled_quality, sampled_values
 from martlet.metrics.tables import quality_of_table
 
 __all__ = [
+    "LABEL_METRICS",
     "METRICS",
     "Interval",
     "Metric",
@@ -20,6 +22,8 @@ __all__ = [
     "benjamini_hochberg",
     "bootstrap",
     "holm",
+    "label_difference",
+    "label_quality",
     "paired_bootstrap",
     "per_user",
     "quality_of_table",
