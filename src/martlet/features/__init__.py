@@ -1,1 +1,26 @@
-"""Columns of any kind to arrays: fitted on the training part, applied alike at serving."""
+"""Columns to arrays: fitted on the training part, applied with NumPy alone, at serving too."""
+
+from martlet.features.bag import Bag, Sequence, Words
+from martlet.features.bucket import Bucket
+from martlet.features.category import Category, Hashed
+from martlet.features.cross import Cross
+from martlet.features.features import Encoded, Features
+from martlet.features.fitted import Ragged, Spec
+from martlet.features.numeric import Numeric
+from martlet.features.vector import Vector
+
+__all__ = [
+    "Bag",
+    "Bucket",
+    "Category",
+    "Cross",
+    "Encoded",
+    "Features",
+    "Hashed",
+    "Numeric",
+    "Ragged",
+    "Sequence",
+    "Spec",
+    "Vector",
+    "Words",
+]
