@@ -9,7 +9,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from martlet.core.dataset import Dataset
     from martlet.core.queries import Queries
     from martlet.core.ranking import Ranking
 
@@ -53,11 +52,12 @@ class Spec(Protocol):
     """A frozen set of hyper-parameters that can be fitted.
 
     A class attribute ``accepts`` names what ``fit`` takes besides: "init" (a bundle to start from),
-    "teacher" (one to distil from), "executor", "run". Without it nothing is taken.
+    "teacher" (one to distil from), "executor", "run". Without it nothing is taken. One that is
+    True, ``takes_rows``, says that ``dataset`` may be labelled rows (``Tabular``).
     """
 
-    def fit(self, dataset: Dataset, *, seed: int, **given: Any) -> Scorer:
-        """Return what was learnt from ``dataset.train``."""
+    def fit(self, dataset: Any, *, seed: int, **given: Any) -> Scorer:
+        """Return what was learnt from ``dataset.train``, of a ``Dataset``."""
 
 
 class Executor(Protocol):

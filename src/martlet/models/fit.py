@@ -1,4 +1,4 @@
-"""From a spec and a dataset to a bundle that can be measured, compressed and served."""
+"""From a spec and a dataset, or labelled rows, to a bundle to measure, compress and serve."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from martlet.core import DataError, Dataset, Executor, Spec, SpecError
+from martlet.core import CSR, DataError, Dataset, Executor, Spec, SpecError, Tabular, Vocabulary
 from martlet.models.registry import name_of
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ _RECORDED = ("martlet", "numpy", "numba", "scipy")
 
 def fit(
     spec: Spec,
-    dataset: Dataset,
+    dataset: Dataset | Tabular,
     *,
     seed: int = 0,
     init: Bundle | None = None,
@@ -34,7 +34,8 @@ def fit(
 
     Args:
         spec: hyper-parameters of one model.
-        dataset: histories, popularity and catalogue come from it too.
+        dataset: histories, popularity and catalogue come from it too. Of labelled rows there are
+            none: their bundle answers ``predict``, and ranks nothing.
         seed: drives every random draw.
         init: a bundle to start from.
         teacher: a bundle to distil from.
@@ -47,13 +48,18 @@ def fit(
     Raises:
         DataError: train holds no events.
         SpecError: a hyper-parameter is not finite or beyond 1e30, or the model takes no ``init``,
-            ``teacher``, ``executor`` or ``run``.
+            ``teacher``, ``executor`` or ``run``, or no labelled rows.
     """
     from martlet.scorers.bundle import Bundle
     from martlet.scorers.registry import context_of
 
-    train = dataset.train
-    if not len(train):
+    if isinstance(dataset, Tabular) and not getattr(spec, "takes_rows", False):
+        raise SpecError(
+            f"{name_of(spec)} learns from events of users and items, and cannot learn from "
+            "labelled rows: take a model of fields, such as deepfm, or prepare the log without "
+            "--label"
+        )
+    if not len(dataset.train):
         raise DataError(
             "the train part holds no events: expected at least one; "
             "use a gentler cleaning, or a smaller share for validation and test"
@@ -74,14 +80,17 @@ def fit(
         "spec": name_of(spec),
         "params": params,
         "seed": seed,
-        "trained_on": [train.hash, *dataset.about.get("merged", [])],
-        "users": dataset.users.hash,
-        "items": dataset.items.hash,
+        "trained_on": [dataset.train.hash, *dataset.about.get("merged", [])],
+        **_about(dataset),
         "data": dict(dataset.about),
         "init": None if init is None else init.id,
         "teacher": None if teacher is None else teacher.id,
         "versions": versions(),
     }
+    if isinstance(dataset, Tabular):
+        nobody, nothing = Vocabulary.of([]), CSR.empty(0, 0)
+        return Bundle(scorer, nobody, nobody, nothing, np.empty(0, np.float32), lineage=(line,))
+    train = dataset.train
     return Bundle(
         scorer=scorer,
         users=dataset.users,
@@ -97,6 +106,13 @@ def fit(
             if name in dataset.user_table
         },
     )
+
+
+def _about(dataset: Dataset | Tabular) -> dict[str, Any]:
+    """Return what a lineage says of the rows and columns that the scorer reads."""
+    if isinstance(dataset, Tabular):
+        return {"columns": dataset.kinds}
+    return {"users": dataset.users.hash, "items": dataset.items.hash}
 
 
 def accepts(spec: Spec) -> tuple[str, ...]:

@@ -26,6 +26,7 @@ from martlet.core import (
 )
 from martlet.core.files import stated
 from martlet.core.queries import Seen, context_at
+from martlet.scorers.alike import shared_words
 from martlet.scorers.popular import Popular
 from martlet.scorers.registry import Stored, context_of, knows, similar
 from martlet.scorers.saved import PROOF, read_bundle, write_bundle
@@ -59,8 +60,8 @@ class Bundle:
 
     Attributes:
         scorer: any of the five.
-        users: vocabulary of the users.
-        items: vocabulary of the items.
+        users: vocabulary of the users; empty where it was fitted on labelled rows.
+        items: vocabulary of the items; empty where it was fitted on labelled rows.
         histories: (num_users x num_items) CSR, each user's events in time order.
         popularity: (num_items,) float32, the fallback's scores.
         history_time_s: (nnz,) int64 aligned with the histories, or None.
@@ -100,6 +101,7 @@ class Bundle:
             QueryError: neither or both of users and histories, what is no list of ids (a text is
                 none), or a part of the wrong size or kind.
         """
+        self._check_ranks()
         if (user_ids is None) == (histories is None):
             raise QueryError("expected either user ids or histories of item ids")
         time_s, row = None, None
@@ -145,8 +147,9 @@ class Bundle:
         A list has k places and is padded, as a scorer's is.
 
         Raises:
-            QueryError: ``k`` is no whole number, or below 1.
+            QueryError: ``k`` is no whole number, or below 1; the bundle has no items.
         """
+        self._check_ranks()
         check_k(k)
         known = knows(self.scorer, queries)
         if known.all():
@@ -241,6 +244,7 @@ class Bundle:
         Raises:
             QueryError: ``batch`` is below 1, or as in ``recommend``.
         """
+        self._check_ranks()
         if batch < 1:
             raise QueryError(f"batch is {batch}: expected at least 1 user")
         for start in range(0, len(self.users), batch):
@@ -273,13 +277,16 @@ class Bundle:
             return [Reason(-1, 1.0, "popular with everyone (nothing is known of this user)")]
         reasons = self.scorer.explain(queries, np.array([row], np.int32))[0]
         return [
-            reason
-            if reason.item_row < 0
-            else reason._replace(
-                words=f"with {self.title(reason.item_row)!r} in the history ({reason.share:.0%})"
-            )
+            reason if reason.item_row < 0 else reason._replace(words=self._words(reason, row))
             for reason in reasons
         ]
+
+    def _words(self, reason: Reason, item_row: int) -> str:
+        """Say which event of the history counts for an item, and what the two share."""
+        words = f"with {self.title(reason.item_row)!r} in the history ({reason.share:.0%})"
+        columns = getattr(self.scorer, "columns", ())
+        shared = shared_words(self.catalogue, columns, item_row, reason.item_row)
+        return f"{words}, alike in {', '.join(shared)}" if shared else words
 
     def title(self, item_row: int) -> str:
         """Return the item's title where the catalogue has one, else its id."""
@@ -287,7 +294,38 @@ class Bundle:
         text = titles[item_row] if isinstance(titles, Text) else ""
         return text or self.items.ids[item_row]
 
+    @property
+    def predicts(self) -> bool:
+        """Whether it was fitted on labelled rows: it answers ``predict``, and ranks nothing."""
+        return not len(self.items) and hasattr(self.scorer, "predict")
+
+    def predict(self, columns: Mapping[str, Any]) -> NDArray[np.float32]:
+        """Return (N,) float32 chances of label 1, of N rows given as columns.
+
+        A column is text or numbers, a value a row (a list will do); one that is absent counts as
+        missing in every row, and one that the model does not read is of no effect.
+
+        Raises:
+            QueryError: the bundle ranks items, or no column is given.
+            DataError: columns of different lengths, or of neither text nor numbers.
+        """
+        if not self.predicts:
+            raise QueryError(
+                "this bundle ranks items for users, and predicts no label: ask it to recommend, or "
+                "fit a model of fields on labelled rows (martlet prepare --label)"
+            )
+        found: NDArray[np.float32] = getattr(self.scorer, "predict")(columns)  # noqa: B009
+        return found
+
+    def _check_ranks(self) -> None:
+        if self.predicts:
+            raise QueryError(
+                "this bundle was fitted on labelled rows and has no users or items to rank: ask it "
+                "to predict"
+            )
+
     def _item_row(self, item_id: Id) -> int:
+        self._check_ranks()
         row = self.items.row(item_id)
         if row < 0:
             raise QueryError(

@@ -1,0 +1,72 @@
+"""A labelled table fitted: which models take one, what the bundle is, and what it refuses."""
+
+import numpy as np
+import pytest
+
+from martlet.core import DataError, QueryError, SpecError, Tabular
+from martlet.metrics import label_quality
+from martlet.models.fit import fit
+from martlet.models.ials import IALS
+from martlet.scorers.bundle import Bundle
+from support.bundles import bundle as ranking
+from support.rows import LogisticRegression, labelled, predicting
+
+
+def test_a_model_of_events_refuses_rows_by_name():
+    words = "ials learns from events of users and items, and cannot learn from labelled rows"
+    with pytest.raises(SpecError, match=words):
+        fit(IALS(), labelled())
+
+
+def test_the_lineage_says_what_was_learnt_from():
+    data = labelled()
+    line = predicting(data).lineage[0]
+    assert line["trained_on"] == [data.train.hash]
+    assert line["columns"] == {"age": "number", "city": "text"}
+    assert line["data"] == {"source": ["rows"]}
+    merged = fit(LogisticRegression(), data.with_valid_in_train()).lineage[0]
+    assert set(merged["trained_on"]) >= {data.train.hash, data.valid.hash}
+
+
+def test_it_learns_and_survives_its_folder(tmp_path):
+    data = labelled()
+    made = predicting(data)
+    told = made.predict(data.test.columns)
+    assert label_quality(data.test.label, told, ["auc"])["auc"].low > 0.75
+    made.save(tmp_path / "b")
+    back = Bundle.load(tmp_path / "b")
+    assert back.id == made.id
+    assert back.predicts
+    assert (back.predict(data.test.columns) == told).all()
+    few = back.predict({"age": [70, None], "city": ["Oslo", ""]})
+    assert few.dtype == np.float32
+    assert few[0] > few[1]
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda b: b.recommend(["u"]),
+        lambda b: b.recommend(histories=[[]]),
+        lambda b: next(b.recommend_all()),
+        lambda b: b.similar("i"),
+        lambda b: b.explain("u", "i"),
+        lambda b: b.queries(["u"]),
+    ],
+)
+def test_it_ranks_nothing_and_says_so(ask):
+    words = "fitted on labelled rows and has no users or items to rank: ask it to predict"
+    with pytest.raises(QueryError, match=words):
+        ask(predicting())
+
+
+def test_a_bundle_that_ranks_predicts_nothing():
+    with pytest.raises(QueryError, match="ranks items for users, and predicts no label"):
+        ranking().predict({"age": [1]})
+
+
+def test_an_empty_train_part_is_refused():
+    nothing = labelled().train.slice(0, 0)
+    empty = Tabular(nothing, nothing, nothing)
+    with pytest.raises(DataError, match="the train part holds no events"):
+        fit(LogisticRegression(), empty)
