@@ -1,18 +1,39 @@
-"""Stochastic gradient descent on a factorization, cell by cell or pair by pair."""
+"""Stochastic gradient descent on a factorization: observed cells, drawn cells, or pairs.
+
+Where items are drawn, users and items are cut into ``BLOCKS`` parts each, anew by every seed. A
+pass is as many rounds; in a round every part of the users meets another part of the items, so
+threads move different rows, and their number touches no digit (Gemulla et al., "Large-Scale Matrix
+Factorization with Distributed Stochastic Gradient Descent", 2011). An item is drawn evenly from the
+part of the event's own item, which is a random one: over the seeds it is even over all.
+
+A part of the items stays in a core's second cache, and the events of one user in one part are taken
+one after another, so that its vector stays in the first.
+"""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from martlet.core import CSR
+from martlet.core import CSR, rng
 from martlet.kernels.jit import njit
+from martlet.kernels.parallel import spread
 
 F32 = NDArray[np.float32]
 I32 = NDArray[np.int32]
-_TRIES = 32  # draws of an item that the user has not met; then the event is passed over
+
+BLOCKS = 4
+_LEAST = (
+    256  # items of a part; a smaller catalogue is not cut, so that there is enough to draw from
+)
+_TRIES = 32  # draws of an item that the user has not met; then there is one less
+_64_BITS = (1 << 64) - 1
+_GOLDEN = 0x9E3779B97F4A7C15
+_FULL = 1e200  # a product of chances is taken as a logarithm when it has grown so far
 
 
 def sgd_epoch(
@@ -52,14 +73,79 @@ def sgd_epoch_reference(
         items[cols[at]] -= np.float32(rate) * (error * user + np.float32(reg) * item)
 
 
+def drawn_epoch(
+    matrix: CSR, users: F32, items: F32, biases: tuple[F32, F32] | None, *,
+    negatives: int, rate: float, reg: float, logistic: bool, seed: int, num_threads: int,
+) -> float:  # fmt: skip
+    """Move the factors once for every event and the items drawn for it, which its user has not met.
+
+    A step takes an event's item and its m drawn ones at once. With e_k = f(u . v_k + b + b_k) - r_k
+    and r = 0 for what was drawn, it is u -= rate (sum_k e_k v_k + (1 + m) reg u) and
+    v_k -= rate (e_k u + reg v_k), from the u and the e before the step; biases likewise.
+    O(nnz (1 + m) d), in place.
+
+    Args:
+        matrix: (users x items) CSR, its values r.
+        users: (users, d) float32, moved.
+        items: (items, d) float32, moved.
+        biases: (users,) and (items,) float32, moved; None leaves them out.
+        negatives: m.
+        rate: length of a step.
+        reg: L2 strength.
+        logistic: whether f is the logistic function, or the identity.
+        seed: of the parts, the order and the drawn items.
+        num_threads: at most; more than ``BLOCKS`` find no work.
+
+    Returns:
+        The sum over events and drawn items of the loss before each step: log(1 + e^-s) and
+        log(1 + e^s) for r of 1 and 0, or e^2.
+    """
+    values = matrix.weights()
+    of_users, of_items = biases or (np.zeros(len(users), np.float32), np.zeros(0, np.float32))
+
+    def visit(some: I32, others: I32, place: I32, first: int, key: Any) -> float:
+        return _drawn(
+            matrix.indptr, matrix.indices, values, some, others, place, first, users, items,
+            of_users, of_items, np.float32(rate), np.float32(reg), negatives, logistic, key,
+        )  # fmt: skip
+
+    return _Parts(matrix, seed).visit(visit, num_threads)
+
+
+def drawn_epoch_reference(
+    matrix: CSR, users: F32, items: F32, biases: tuple[F32, F32] | None, *,
+    negatives: int, rate: float, reg: float, logistic: bool, seed: int,
+) -> float:  # fmt: skip
+    """Do the same in NumPy."""
+    total, short, strength = 0.0, np.float32(rate), np.float32(reg)
+    for user, at, drawn in _events(matrix, negatives, seed):
+        picked = [int(matrix.indices[at]), *drawn]
+        u, actual = users[user].copy(), np.zeros(len(picked), np.float32)
+        actual[0] = matrix.weights()[at]
+        score = items[picked] @ u
+        if biases is not None:
+            score += biases[0][user] + biases[1][picked]
+        error = (1 / (1 + np.exp(-score)) if logistic else score) - actual
+        if logistic:
+            total += float((np.logaddexp(0, score) - actual * score).sum())
+        else:
+            total += float((error**2).sum())
+        slope = len(picked) * strength * u
+        for e, item in zip(error, picked, strict=True):
+            v = items[item].copy()
+            slope += e * v
+            items[item] -= short * (e * u + strength * v)
+            if biases is not None:
+                biases[1][item] -= short * (e + strength * biases[1][item])
+        users[user] -= short * slope
+        if biases is not None:
+            own = biases[0][user]
+            biases[0][user] -= short * (error.sum() + len(picked) * strength * own)
+    return total
+
+
 def bpr_epoch(
-    matrix: CSR,
-    order: NDArray[np.int64],
-    users: F32,
-    items: F32,
-    rate: float,
-    reg: float,
-    seed: int,
+    matrix: CSR, users: F32, items: F32, *, rate: float, reg: float, seed: int, num_threads: int
 ) -> float:
     """Move the factors once for every event against a drawn item that its user has not met.
 
@@ -67,71 +153,152 @@ def bpr_epoch(
     i += rate (s u - reg i), j += rate (-s u - reg j), from the values before the step. O(nnz d).
 
     Args:
-        matrix: (users x items) CSR, items rising in each row.
-        order: (nnz,) int64, a permutation of the events.
+        matrix: (users x items) CSR.
         users: (users, d) float32, moved.
         items: (items, d) float32, moved.
         rate: length of a step.
         reg: L2 strength.
-        seed: of the drawn items; the draw for an event is a function of it and of its turn.
+        seed: of the parts, the order and the drawn items.
+        num_threads: at most; more than ``BLOCKS`` find no work.
 
     Returns:
-        The mean of log(1 + e^-x) before each step.
+        The sum of log(1 + e^-x) before each step.
     """
-    rows = matrix.row_numbers()
-    total = _bpr(
-        matrix.indptr, matrix.indices, rows, order, users, items, np.float32(rate),
-        np.float32(reg), np.uint64(seed % 2**64),
-    )  # fmt: skip
-    return float(total) / max(1, len(order))
+
+    def visit(some: I32, others: I32, place: I32, first: int, key: Any) -> float:
+        return _bpr(
+            matrix.indptr, matrix.indices, some, others, place, first, users, items,
+            np.float32(rate), np.float32(reg), key,
+        )  # fmt: skip
+
+    return _Parts(matrix, seed).visit(visit, num_threads)
 
 
 def bpr_epoch_reference(
-    matrix: CSR,
-    order: NDArray[np.int64],
-    users: F32,
-    items: F32,
-    rate: float,
-    reg: float,
-    seed: int,
+    matrix: CSR, users: F32, items: F32, *, rate: float, reg: float, seed: int
 ) -> float:
     """Do the same in NumPy."""
-    rows, total = matrix.row_numbers(), 0.0
-    for turn, at in enumerate(order.tolist()):
-        met = matrix.row(rows[at])
-        other = next(
-            (
-                item
-                for item in (
-                    _mixed(seed % 2**64, turn * _TRIES + again) % len(items)
-                    for again in range(_TRIES)
-                )
-                if item not in met
-            ),
-            None,
-        )
-        if other is None:
-            continue
-        user, item, rival = (
-            users[rows[at]].copy(),
-            items[matrix.indices[at]].copy(),
-            items[other].copy(),
-        )
-        x = user @ (item - rival)
-        share = 1 / (1 + np.exp(x))
-        total += np.logaddexp(0, -x)
-        users[rows[at]] += np.float32(rate) * (share * (item - rival) - np.float32(reg) * user)
-        items[matrix.indices[at]] += np.float32(rate) * (share * user - np.float32(reg) * item)
-        items[other] += np.float32(rate) * (-share * user - np.float32(reg) * rival)
-    return total / max(1, len(order))
+    total, short, strength = 0.0, np.float32(rate), np.float32(reg)
+    for user, at, drawn in _events(matrix, 1, seed):
+        for other in drawn:
+            mine = matrix.indices[at]
+            u, i, j = users[user].copy(), items[mine].copy(), items[other].copy()
+            x = u @ (i - j)
+            share = 1 / (1 + np.exp(x))
+            total += float(np.logaddexp(0, -x))
+            users[user] += short * (share * (i - j) - strength * u)
+            items[mine] += short * (share * u - strength * i)
+            items[other] += short * (-share * u - strength * j)
+    return total
 
 
-def _mixed(seed: int, turn: int) -> int:
-    """Return the number that SplitMix64 (Steele, 2014) gives at a turn, as the kernel does."""
-    z = (seed + (turn + 1) * 0x9E3779B97F4A7C15) % 2**64
-    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) % 2**64
-    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) % 2**64
-    return (z ^ (z >> 31)) >> 33
+class _Parts:
+    """Users and items in parts, and the rounds in which they meet."""
+
+    def __init__(self, matrix: CSR, seed: int) -> None:
+        stream = rng(seed, "parts")
+        count = max(1, min(BLOCKS, matrix.num_cols // _LEAST))
+        users = stream.permutation(matrix.num_rows).astype(np.int32)
+        items = stream.permutation(matrix.num_cols).astype(np.int32)
+        self.users, self.items = np.array_split(users, count), np.array_split(items, count)
+        self.place = np.empty(matrix.num_cols, np.int32)
+        self.place[items] = np.arange(matrix.num_cols, dtype=np.int32)
+        self.keys = stream.integers(2**63, size=(count, count), dtype=np.uint64)
+
+    def rounds(self) -> Iterator[list[tuple[I32, I32, int, Any]]]:
+        """Yield the (users, items, place of the first item, key) that may be visited at once."""
+        count = len(self.users)
+        first = np.cumsum([0, *map(len, self.items)])
+        for turn in range(count):
+            with_whom = [(part, (part + turn) % count) for part in range(count)]
+            yield [
+                (self.users[a], self.items[b], int(first[b]), self.keys[a, b]) for a, b in with_whom
+            ]
+
+    def visit(self, call: Any, num_threads: int) -> float:
+        """Return the sum of ``call`` over all visits, whose order no number of threads touches."""
+        total = 0.0
+        for meetings in self.rounds():
+            found = [0.0] * len(meetings)
+
+            def some(start: int, stop: int, meetings: Any = meetings, found: Any = found) -> None:
+                for at in range(start, stop):
+                    users, items, first, key = meetings[at]
+                    found[at] = call(users, items, self.place, first, key)
+
+            spread(some, len(meetings), num_threads)
+            total += math.fsum(found)
+        return total
+
+
+def _events(matrix: CSR, count: int, seed: int) -> Iterator[tuple[int, int, list[int]]]:
+    """Yield (user, place of the event, drawn items) in the order of the kernels."""
+    parts = _Parts(matrix, seed)
+    for meetings in parts.rounds():
+        for users, items, first, key in meetings:
+            state = int(key)
+            for user in users.tolist():
+                span = range(matrix.indptr[user], matrix.indptr[user + 1])
+                place = {at: int(parts.place[matrix.indices[at]]) - first for at in span}
+                events = [at for at in span if 0 <= place[at] < len(items)]
+                met = {place[at] for at in events}
+                for turn in range(len(events)):
+                    state += _GOLDEN
+                    other = turn + _below_reference(state, len(events) - turn)
+                    events[turn], events[other] = events[other], events[turn]
+                    drawn = []
+                    for _ in range(count):
+                        for _ in range(_TRIES):
+                            state += _GOLDEN
+                            at = _below_reference(state, len(items))
+                            if at not in met:
+                                drawn.append(int(items[at]))
+                                break
+                    yield user, events[turn], drawn
+
+
+def _below_reference(state: int, size: int) -> int:
+    z = state & _64_BITS
+    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & _64_BITS
+    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & _64_BITS
+    return ((z ^ (z >> 31)) >> 32) * size >> 32
+
+
+@njit(cache=True, nogil=True)
+def _below(state: Any, size: Any) -> Any:
+    """Return a number from 0 to ``size`` - 1 of a state: SplitMix64 (Steele, 2014)."""
+    z = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    z = (z ^ (z >> np.uint64(31))) >> np.uint64(32)
+    return np.int64(z * np.uint64(size) >> np.uint64(32))
+
+
+@njit(cache=True, nogil=True)
+def _longest(indptr: Any, some: Any) -> Any:
+    longest = 0
+    for row in some:
+        longest = max(longest, indptr[row + 1] - indptr[row])
+    return longest
+
+
+@njit(cache=True, nogil=True)
+def _meet(indptr: Any, indices: Any, row: Any, place: Any, first: Any, met: Any, mine: Any) -> Any:
+    """Note a user's events among some items: how many, which, and at what places they are met."""
+    count = 0
+    for at in range(indptr[row], indptr[row + 1]):
+        where = place[indices[at]] - first
+        if 0 <= where < len(met):
+            mine[count] = at
+            met[where] = 1
+            count += 1
+    return count
+
+
+@njit(cache=True, nogil=True)
+def _part(indices: Any, mine: Any, count: Any, place: Any, first: Any, met: Any) -> None:
+    """Forget what ``_meet`` noted."""
+    for turn in range(count):
+        met[place[indices[mine[turn]]] - first] = 0
 
 
 @njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz", "arcp"})
@@ -155,41 +322,108 @@ def _epoch(
 
 
 @njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz", "arcp"})
-def _bpr(
-    indptr: Any, indices: Any, rows: Any, order: Any, users: Any, items: Any, rate: Any, reg: Any,
-    seed: Any,
+def _drawn(
+    indptr: Any, indices: Any, values: Any, some: Any, others: Any, place: Any, first: Any,
+    users: Any, items: Any, of_users: Any, of_items: Any, rate: Any, reg: Any, negatives: Any,
+    logistic: bool, state: Any,
 ) -> float:  # fmt: skip
-    total, one = 0.0, np.float32(1)
-    for turn in range(len(order)):
-        at = order[turn]
-        row, mine = rows[at], indices[at]
-        other = np.int64(-1)
-        for again in range(_TRIES):
-            z = seed + np.uint64(turn * _TRIES + again + 1) * np.uint64(0x9E3779B97F4A7C15)
-            z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-            z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-            drawn = np.int64((z ^ (z >> np.uint64(31))) >> np.uint64(33)) % len(items)
-            low, high = indptr[row], indptr[row + 1]
-            while low < high:  # where it would stand among what the user met
-                middle = (low + high) // 2
-                if indices[middle] < drawn:
-                    low = middle + 1
+    golden, one, dim = np.uint64(_GOLDEN), np.float32(1), users.shape[1]
+    met, mine = np.zeros(len(others), np.uint8), np.empty(_longest(indptr, some), np.int64)
+    picked, error = np.empty(negatives + 1, np.int64), np.empty(negatives + 1, np.float32)
+    slope = np.empty(dim, np.float32)
+    total, chance = 0.0, 1.0  # what is lost is the logarithm of the chance
+    for row in some:
+        user, bias = users[row], of_users[row]
+        count = _meet(indptr, indices, row, place, first, met, mine)
+        for turn in range(count):
+            state += golden
+            other = turn + _below(state, count - turn)
+            mine[turn], mine[other] = mine[other], mine[turn]
+            picked[0], size = indices[mine[turn]], 1
+            for _ in range(negatives):
+                for _ in range(_TRIES):
+                    state += golden
+                    at = _below(state, len(others))
+                    if met[at] == 0:
+                        picked[size] = others[at]
+                        size += 1
+                        break
+            for k in range(size):
+                item, score = items[picked[k]], np.float32(0)
+                for f in range(dim):
+                    score += user[f] * item[f]
+                error[k] = score
+            along, actual = np.float32(0), values[mine[turn]]
+            for k in range(size):
+                score = error[k]
+                if len(of_items):
+                    score += bias + of_items[picked[k]]
+                if logistic:
+                    power = np.exp(-score)
+                    error[k] = one / (one + power)
+                    # log(1 + e^-s) + (1 - r) s; where e^-s has no room, s is what is left of it.
+                    if power < np.float32(1e30):
+                        chance *= 1.0 + np.float64(power)
+                        total += score * (one - actual)
+                    else:
+                        total -= score * actual
                 else:
-                    high = middle
-            if low == indptr[row + 1] or indices[low] != drawn:
-                other = drawn
-                break
-        if other < 0:
-            continue
-        user, item, rival = users[row], items[mine], items[other]
-        x = np.float32(0)
-        for f in range(len(user)):
-            x += user[f] * (item[f] - rival[f])
-        share = one / (one + np.exp(x))
-        total += np.log1p(np.exp(-abs(x))) + max(-x, np.float32(0))
-        for f in range(len(user)):
-            u, i, j = user[f], item[f], rival[f]
-            user[f] = u + rate * (share * (i - j) - reg * u)
-            item[f] = i + rate * (share * u - reg * i)
-            rival[f] = j + rate * (-share * u - reg * j)
+                    error[k] = score - actual
+                    total += np.float64(error[k]) ** 2
+                if chance > _FULL:
+                    total, chance = total + np.log(chance), 1.0
+                error[k] -= actual if logistic else np.float32(0)
+                actual = np.float32(0)
+                along += error[k]
+            for f in range(dim):
+                slope[f] = size * reg * user[f]
+            for k in range(size):
+                item, e = items[picked[k]], error[k]
+                for f in range(dim):
+                    v = item[f]
+                    slope[f] += e * v
+                    item[f] = v - rate * (e * user[f] + reg * v)
+                if len(of_items):
+                    of_items[picked[k]] -= rate * (e + reg * of_items[picked[k]])
+            for f in range(dim):
+                user[f] -= rate * slope[f]
+            if len(of_items):
+                bias -= rate * (along + size * reg * bias)
+        of_users[row] = bias
+        _part(indices, mine, count, place, first, met)
+    return total + np.log(chance)
+
+
+@njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz", "arcp"})
+def _bpr(
+    indptr: Any, indices: Any, some: Any, others: Any, place: Any, first: Any, users: Any,
+    items: Any, rate: Any, reg: Any, state: Any,
+) -> float:  # fmt: skip
+    golden, one, total = np.uint64(_GOLDEN), np.float32(1), 0.0
+    met, mine = np.zeros(len(others), np.uint8), np.empty(_longest(indptr, some), np.int64)
+    for row in some:
+        user = users[row]
+        count = _meet(indptr, indices, row, place, first, met, mine)
+        for turn in range(count):
+            state += golden
+            other = turn + _below(state, count - turn)
+            mine[turn], mine[other] = mine[other], mine[turn]
+            for _ in range(_TRIES):
+                state += golden
+                at = _below(state, len(others))
+                if met[at] == 0:
+                    break
+            if met[at]:
+                continue
+            item, rival, x = items[indices[mine[turn]]], items[others[at]], np.float32(0)
+            for f in range(len(user)):
+                x += user[f] * (item[f] - rival[f])
+            share = one / (one + np.exp(x))
+            total += np.log1p(np.exp(-abs(x))) + max(-x, np.float32(0))
+            for f in range(len(user)):
+                u, i, j = user[f], item[f], rival[f]
+                user[f] = u + rate * (share * (i - j) - reg * u)
+                item[f] = i + rate * (share * u - reg * i)
+                rival[f] = j + rate * (-share * u - reg * j)
+        _part(indices, mine, count, place, first, met)
     return total

@@ -28,6 +28,15 @@ def test_the_seed_decides(data):
     assert (one != other).any()
 
 
+def test_the_number_of_threads_touches_no_digit(data, monkeypatch):
+    monkeypatch.setattr("martlet.kernels.sgd._LEAST", 30)
+    found = []
+    for threads in ("1", "2"):
+        monkeypatch.setenv("MARTLET_THREADS", threads)
+        found.append(mt.fit(mt.BPR(dim=4, epochs=2), data, seed=0).scorer.items.dense())
+    np.testing.assert_array_equal(*found)
+
+
 def test_a_rate_that_is_too_large_is_told(data):
     with np.errstate(all="ignore"), pytest.raises(SpecError, match="lower the rate"):
         mt.fit(mt.BPR(dim=4, epochs=50, rate=100.0, reg=1.0), data)

@@ -3,6 +3,8 @@ import pytest
 
 import martlet as mt
 from martlet.core import CSR, SpecError, rng
+from martlet.data import RandomSplit, prepare
+from martlet.data.synthetic import synthesize
 from martlet.models.matrix_factorization import MatrixFactorization, _Prepared, _squared
 from support.sequences import ring
 
@@ -91,7 +93,7 @@ def test_adam_takes_the_steps_of_the_paper():
     spec = MatrixFactorization(dim=2, optimizer="adam", rate=0.1, epochs=3)
     both = [np.concatenate(step[:2]).copy() for step in spec.steps(observed(EXAMPLE), 0)]
     first = second = np.zeros_like(both[0])
-    of = _Prepared(observed(EXAMPLE), False)
+    of = _Prepared(observed(EXAMPLE), False, "all")
     for step in (1, 2):
         _, slope = _squared(of, both[step - 1][:3], both[step - 1][3:])
         if step == 1:
@@ -125,6 +127,60 @@ def test_it_recommends(tmp_path):
     assert mt.evaluate(bundle, data).figures["ndcg@10"] > popular
 
 
+SAMPLED = {"cells": "sampled", "optimizer": "sgd", "loss": "logistic", "rate": 0.05}
+
+
+@pytest.mark.parametrize("biases", [False, True])
+def test_drawn_cells_make_a_ranking(biases):
+    log = synthesize(num_users=300, num_items=150, num_events=9000, seed=4)
+    data = prepare({"user": log.user_row, "item": log.item_row}, split=RandomSplit(0.1, 0.2))
+    spec = MatrixFactorization(dim=16, epochs=60, reg=0.05, negatives=3, biases=biases, **SAMPLED)
+    bundle = mt.fit(spec, data, seed=0)
+    popular = mt.evaluate(mt.fit(mt.Popularity(), data), data).figures["ndcg@10"]
+    assert mt.evaluate(bundle, data).figures["ndcg@10"] > popular + 0.03
+    assert bundle.scorer.items.nbytes == spec.bytes(data.num_items)
+
+
+def test_what_a_bias_adds_is_a_column():
+    dense = (np.random.default_rng(0).random((30, 20)) < np.linspace(0.9, 0.1, 20)).astype("f4")
+    spec = MatrixFactorization(dim=3, epochs=60, negatives=2, biases=True, **SAMPLED)
+    users, items, _ = run(spec, observed(dense))
+    assert (users[:, 3] == 1).all()
+    assert np.corrcoef(items[:, 3], dense.sum(0))[0, 1] > 0.9
+    assert items[observed(dense).indices, 3].mean() == pytest.approx(1, abs=1e-4)
+
+
+def test_the_loss_of_drawn_cells_falls():
+    dense = (np.random.default_rng(0).random((40, 30)) < 0.2).astype("f4")
+    for kind in ("logistic", "squared"):
+        spec = MatrixFactorization(dim=8, epochs=80, negatives=2, **(SAMPLED | {"loss": kind}))
+        losses = run(spec, observed(dense))[2]
+        assert losses[-1] < 0.6 * losses[0]
+
+
+def test_the_number_of_threads_does_not_touch_drawn_cells(monkeypatch):
+    monkeypatch.setattr("martlet.kernels.sgd._LEAST", 5)
+    matrix = observed((np.random.default_rng(0).random((40, 30)) < 0.2).astype("f4"))
+    found = []
+    for threads in ("1", "2"):
+        monkeypatch.setenv("MARTLET_THREADS", threads)
+        spec = MatrixFactorization(dim=5, epochs=3, biases=True, **SAMPLED)
+        found.append(run(spec, matrix))
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_full_matrix_and_a_sparse_one_take_the_same_steps(monkeypatch):
+    dense = np.random.default_rng(0).random((30, 20)).astype("f4")
+    dense[dense < 0.5] = 0
+    found = []
+    for most in (1 << 25, 0):
+        monkeypatch.setattr("martlet.models.matrix_factorization._DENSE_VALUES", most)
+        found.append(run(MatrixFactorization(dim=4, rate=0.01, epochs=20), observed(dense)))
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("wrong", "why"),
     [
@@ -132,6 +188,9 @@ def test_it_recommends(tmp_path):
         ({"rate": float("inf")}, "rate is inf"),
         ({"reg": -1.0}, "reg is -1"),
         ({"optimizer": "sgd", "cells": "all"}, "sgd moves after every observed cell"),
+        ({"cells": "sampled"}, "optimizer is 'adam' and cells 'sampled'"),
+        ({"biases": True}, "biases go with cells='sampled'"),
+        ({"negatives": 0}, "negatives is 0"),
     ],
 )
 def test_settings_that_make_no_sense(wrong, why):
@@ -141,6 +200,11 @@ def test_settings_that_make_no_sense(wrong, why):
 
 def test_a_loss_that_grows_without_bound_is_told():
     spec = MatrixFactorization(dim=2, optimizer="descent", rate=50.0, epochs=50)
+    with np.errstate(all="ignore"), pytest.raises(SpecError, match="grew without bound by epoch"):
+        run(spec, observed(EXAMPLE))
+    spec = MatrixFactorization(
+        dim=2, cells="sampled", optimizer="sgd", rate=1e6, negatives=1, epochs=50
+    )
     with np.errstate(all="ignore"), pytest.raises(SpecError, match="grew without bound by epoch"):
         run(spec, observed(EXAMPLE))
 
