@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from martlet.models.bpr import BPR as BPR
     from martlet.models.cascade import Cascade as Cascade
     from martlet.models.cascade import cascade as cascade
+    from martlet.models.content import Content as Content
     from martlet.models.ease import EASE as EASE
     from martlet.models.fit import fit as fit
     from martlet.models.gfcf import GFCF as GFCF
@@ -61,6 +62,7 @@ _HOME = {
     "Budget": "martlet.frontier.budget",
     "Bundle": "martlet.scorers.bundle",
     "Cascade": "martlet.models.cascade",
+    "Content": "martlet.models.content",
     "Dataset": "martlet.core",
     "EASE": "martlet.models.ease",
     "Frontier": "martlet.frontier.frontier",

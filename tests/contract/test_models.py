@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from martlet.core import CSR, Dataset, Interactions, Queries, Vocabulary
+from martlet.core import CSR, Dataset, Interactions, Queries, Text, Vocabulary
 from martlet.models.fit import fit
 from martlet.models.registry import name_of, names, spec
 from martlet.scorers.bundle import Bundle
@@ -18,6 +18,7 @@ SETTINGS = {
     "bpr": [{"dim": 4, "epochs": 200}],
     "matrix-factorization": [{"dim": 2}, {"dim": 2, "loss": "logistic"}],
     "item-knn": [{"neighbours": 8}, {"neighbours": 8, "weighting": "bm25"}],
+    "content": [{"dim": 2}],
     "cascade": [{"retrieve": "ials:dim=8,iterations=12", "rank": "ease:reg=1.0"}],
     "popularity": [{}, {"half_life_days": 1.0}],
 } | {
@@ -45,7 +46,8 @@ def checkerboard():
     users, items = (
         Vocabulary.of(f"{c}{i}" for i in range(n)) for c, n in (("u", USERS), ("i", ITEMS))
     )
-    return Dataset(users, items, train, empty, empty, about={"source": "checkerboard"})
+    catalogue = {"colour": Text.of(("white", "black")[i % 2] for i in range(ITEMS))}
+    return Dataset(users, items, train, empty, empty, catalogue, about={"source": "checkerboard"})
 
 
 @pytest.fixture(scope="module")

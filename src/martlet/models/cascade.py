@@ -63,7 +63,7 @@ class Cascade:
                 folder = None if run.folder is None else Path(run.folder) / name
                 given["run"] = replace(run, folder=folder)
             fitted.append(one.fit(dataset, seed=seed, **given))
-        return Pair(*fitted, depth=self.depth)
+        return Pair(fitted[0], fitted[1], self.depth)
 
     def flops(self, dataset: Dataset) -> int:
         """Operations of both fits."""

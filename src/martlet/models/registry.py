@@ -21,6 +21,7 @@ _OWN = {
     "bpr": "martlet.models.bpr:BPR",
     "matrix-factorization": "martlet.models.matrix_factorization:MatrixFactorization",
     "cascade": "martlet.models.cascade:Cascade",
+    "content": "martlet.models.content:Content",
     "gru4rec": "martlet.models.gru4rec:GRU4Rec",
     "nextitnet": "martlet.models.nextitnet:NextItNet",
     "sasrec": "martlet.models.sasrec:SASRec",

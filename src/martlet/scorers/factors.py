@@ -35,11 +35,14 @@ class Factors:
         items: (n, d) item vectors.
         projection: how a history becomes a (d,) vector.
         index: searched in place of the whole table, where there is one.
+        columns: text columns of the catalogue that the item vectors were made of, if they were:
+            an explanation then tells what two items share in them.
     """
 
     items: Table
     projection: Projection
     index: Index | None = None
+    columns: tuple[str, ...] = ()
     kind: ClassVar[str] = "factors"
 
     @property
@@ -111,7 +114,7 @@ class Factors:
     def with_tables(self, tables: Mapping[str, Table]) -> Factors:
         """Return the same scorer over other storages, without an index: it knew the old vectors."""
         projection = self.projection.with_tables(tables_under(tables, "projection"))
-        return Factors(tables["items"], projection)
+        return replace(self, items=tables["items"], projection=projection, index=None)
 
     def with_index(self, index: Index | None) -> Factors:
         """Return the same scorer searched through another index."""
@@ -120,7 +123,8 @@ class Factors:
     def config(self) -> dict[str, Any]:
         """Return what ``from_parts`` needs beside the tables, as plain JSON."""
         projection = {"kind": self.projection.kind, **self.projection.config()}
-        return {"projection": projection, "index": index_config(self.index)}
+        own = {"columns": list(self.columns)} if self.columns else {}
+        return {"projection": projection, "index": index_config(self.index), **own}
 
     def save_files(self, folder: Path) -> None:
         """Write what is not a table into ``folder``."""
@@ -133,7 +137,8 @@ class Factors:
         items = tables["items"]
         own = tables_under(tables, "projection")
         projection = projection_from(config["projection"], own, items.shape)
-        return Factors(items, projection, index_from(config["index"], files, tables["items"]))
+        index = index_from(config["index"], files, items)
+        return Factors(items, projection, index, tuple(map(str, config.get("columns", ()))))
 
 
 def index_config(index: Index | None) -> dict[str, Any] | None:
