@@ -17,6 +17,7 @@ from martlet.features.plain import of_plain, to_plain
 from martlet.features.source import Given, Source
 
 MAX_ROWS = 2**31 - 1  # rows are int32
+_BLOCK = 1 << 16  # examples encoded at a time, so that memory beside the result stays bounded
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +79,8 @@ class Features:
         source = Source(columns)
         if label is not None and len(label) != source.num_rows:
             raise SpecError(f"{len(label)} labels for {source.num_rows} rows: expected as many")
-        return Features(tuple(spec.fit(source) for spec in plan))
+        # A source keeps what it computed; each spec has its own, so that memory stays that of one.
+        return Features(tuple(spec.fit(Source(columns)) for spec in plan))
 
     def __post_init__(self) -> None:
         if not self.columns:
@@ -160,7 +162,14 @@ class Features:
         Raises:
             DataError: columns of different lengths or types.
         """
-        source = Source({name: columns[name] for name in self.uses if name in columns} or columns)
+        whole = Source({name: columns[name] for name in self.uses if name in columns} or columns)
+        parts = [
+            self._encode(whole.part(begin, begin + _BLOCK))
+            for begin in range(0, max(whole.num_rows, 1), _BLOCK)
+        ]
+        return parts[0] if len(parts) == 1 else _join(parts)
+
+    def _encode(self, source: Source) -> Encoded:
         first = self.offsets.astype(np.int32)
         num_plain, num_bags = len(self._plain), len(self._bags)
         rows = np.empty((source.num_rows, num_plain + len(self._crosses)), np.int32)
@@ -206,3 +215,14 @@ class Features:
             return Features(tuple(columns))
         except SpecError as error:
             raise BundleError(f"the features are damaged: {error}") from error
+
+
+def _join(parts: list[Encoded]) -> Encoded:
+    bags = []
+    for bag in zip(*(part.bags for part in parts), strict=True):
+        lengths = np.concatenate([[0], *(np.diff(one.indptr) for one in bag)])
+        bags.append(
+            Ragged(np.cumsum(lengths, dtype=np.int64), np.concatenate([one.rows for one in bag]))
+        )
+    rows = np.concatenate([part.rows for part in parts])
+    return Encoded(rows, np.concatenate([part.numbers for part in parts]), tuple(bags))

@@ -20,6 +20,7 @@ from martlet.features.fitted import (
 from martlet.features.source import Missing, Source
 
 Scale = Literal["standard", "min-max", "quantile", "log", "none"]
+_LIMIT = float(np.finfo(np.float32).max)
 SCALES = ("standard", "min-max", "quantile", "log", "none")
 
 
@@ -101,8 +102,9 @@ class FittedNumeric(Numbers):
         values = source.numbers(self.spec.name, self.spec.missing)
         missing = np.isnan(values)
         out = np.empty((len(values), len(self.names)), np.float32)
-        scaled = self._scaled(np.where(missing, 0.0, values))
-        out[:, 0] = np.where(missing, 0.0, scaled)
+        with np.errstate(over="ignore", invalid="ignore"):
+            scaled = np.nan_to_num(self._scaled(np.where(missing, 0.0, values)), nan=0.0)
+        out[:, 0] = np.where(missing, 0.0, np.clip(scaled, -_LIMIT, _LIMIT))
         if self.state["marked"]:
             out[:, 1] = missing
         return out
@@ -110,8 +112,7 @@ class FittedNumeric(Numbers):
     def _scaled(self, values: NDArray[np.float64]) -> Any:
         state, scale = self.state, self.spec.scale
         if scale == "none":
-            limit = float(np.finfo(np.float32).max)
-            return np.clip(values, -limit, limit)
+            return values
         low, high = state["low"], state["high"]
         values = np.clip(values, low, high)
         if scale == "quantile":

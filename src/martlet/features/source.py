@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from martlet.core import CSR, Array, Column, DataError, Text
-from martlet.features.keys import Keys, number_keys, text_keys
+from martlet.features.keys import Keys, number_keys, span_keys, text_keys
+
+_NUMBERS = (int, float, np.number, np.bool_)
 
 Missing = tuple[str | float, ...]
 """Values that count as missing beside "", "NaN" and NaN."""
 
 Given = Column | CSR | Sequence[Any]
 """What a column may come as: text, an array, a CSR of rows (for a bag), or a list of values."""
+
+
+_FEW = 64  # rows up to which the calls, not the bytes, take the time
 
 
 class Source:
@@ -38,6 +44,13 @@ class Source:
         if name not in self.columns:
             return None
         return self._keep(("column", name), lambda: as_column(name, self.columns[name]))  # type: ignore[no-any-return]
+
+    def part(self, begin: int, end: int) -> Source:
+        """Return the rows from ``begin`` up to, but not, ``end``."""
+        if begin == 0 and end >= self.num_rows:
+            return self
+        end = min(end, self.num_rows)
+        return Source({name: _part(one, begin, end) for name, one in self.columns.items()})
 
     def is_text(self, name: str) -> bool:
         """Whether the column is text."""
@@ -64,14 +77,31 @@ class Source:
         if column is None:
             return np.zeros(self.num_rows, np.uint64)
         if text:
-            keys = text_keys(column) if isinstance(column, Text) else _keys_as_text(column)
-            void = text_keys(Text.of(["NaN", *map(str, missing)]))
+            keys = self._hashes(name) if isinstance(column, Text) else _keys_as_text(column)
+            void = _void_of_text(missing)
         else:
             keys = _keys_as_numbers(column) if isinstance(column, Text) else number_keys(column)
-            void = np.array([key_of_number(str(value)) for value in missing], np.uint64)
+            void = _void_of_numbers(missing)
         for value in void:
-            keys[keys == value] = 0
+            keys = np.where(keys == value, np.uint64(0), keys)
         return keys
+
+    def _hashes(self, name: str) -> Keys:
+        """Return the keys of a column of text; all such columns of a few rows go at once."""
+        if self.num_rows > _FEW:
+            return text_keys(self.column(name))  # type: ignore[arg-type]
+        return self._keep("hashes", self._all_hashes)[name]  # type: ignore[no-any-return]
+
+    def _all_hashes(self) -> dict[str, Keys]:
+        given = {name: one for name, one in self.columns.items() if _single(one)}
+        columns = {name: self.column(name) for name in given}
+        texts = {name: column for name, column in columns.items() if isinstance(column, Text)}
+        blob = np.concatenate([text.blob for text in texts.values()])
+        base = np.cumsum([0, *(len(text.blob) for text in texts.values())])
+        start = [t.offsets[:-1] + b for t, b in zip(texts.values(), base, strict=False)]
+        length = [t.offsets[1:] - t.offsets[:-1] for t in texts.values()]
+        keys = span_keys(blob, np.concatenate(start), np.concatenate(length))
+        return dict(zip(texts, keys.reshape(len(texts), -1), strict=True))
 
     def _numbers(self, name: str, missing: Missing) -> NDArray[np.float64]:
         column = self.column(name)
@@ -84,7 +114,7 @@ class Source:
             values = column.astype(np.float64)
         values[~np.isfinite(values)] = np.nan
         for value in missing:
-            values[values == _number(str(value))] = np.nan
+            values[values == _number(_as_string(value))] = np.nan
         return values
 
 
@@ -105,7 +135,7 @@ def as_column(name: str, given: Given) -> Column:
         return array
     if array.ndim == 1 and array.dtype.kind in "UO":
         values = array.tolist()
-        if all(value is None or isinstance(value, (str, int, float)) for value in values):
+        if all(value is None or isinstance(value, (str, *_NUMBERS)) for value in values):
             return Text.of(_as_string(value) for value in values)
     raise DataError(
         f"column {name!r} is {array.dtype}{array.shape}: expected text or one number a row"
@@ -122,7 +152,7 @@ def as_text(column: Column) -> Text:
 def _array_of(values: list[Any]) -> Array:
     if all(isinstance(value, str) for value in values):
         return np.array(values, object)
-    if all(value is None or isinstance(value, (int, float)) for value in values):
+    if all(value is None or isinstance(value, _NUMBERS) for value in values):
         return np.array([np.nan if value is None else value for value in values])
     return np.array([*values, None], object)[:-1]
 
@@ -138,6 +168,32 @@ def _text_of_unicode(array: NDArray[Any]) -> Text:
     length[~used.any(axis=1)] = 0
     offsets = np.concatenate([[0], np.cumsum(length)]).astype(np.int64)
     return Text(letters[np.arange(width) < length[:, None]].astype(np.uint8), offsets)
+
+
+def _single(given: Given) -> bool:
+    """Whether a column may be one of text, a value a row."""
+    if isinstance(given, list):
+        return all(isinstance(value, str) for value in given)
+    return isinstance(given, Text) or (isinstance(given, np.ndarray) and given.dtype.kind == "U")
+
+
+def _part(given: Given, begin: int, end: int) -> Given:
+    if isinstance(given, Text):
+        first, last = given.offsets[begin], given.offsets[end]
+        return Text(given.blob[first:last], given.offsets[begin : end + 1] - first)
+    if isinstance(given, CSR):
+        return given.take(np.arange(begin, end))
+    return given[begin:end]
+
+
+@lru_cache(1000)
+def _void_of_text(missing: Missing) -> list[np.uint64]:
+    return list(text_keys(Text.of(["NaN", *(_as_string(value) for value in missing)])))
+
+
+@lru_cache(1000)
+def _void_of_numbers(missing: Missing) -> list[np.uint64]:
+    return [np.uint64(key_of_number(_as_string(value))) for value in missing]
 
 
 def _as_string(value: Any) -> str:
