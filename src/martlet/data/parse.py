@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import chain
 from typing import Any, NamedTuple
@@ -46,7 +46,7 @@ class _Column(NamedTuple):
     read: Callable[..., Parsed]
 
 
-class _Grown:
+class Grown:
     """An array that grows at its end. Where it is large, the system moves its pages, not bytes."""
 
     def __init__(self) -> None:
@@ -94,8 +94,8 @@ def parse(
     """
     with stated(log.files):
         columns = _plan(log, log.frame.collect_schema(), ids, codes)
-        grown = {column.name: _Grown() for column in columns}
-        bad, rows_in = _Bad(log, strict, rejects), 0
+        grown = {column.name: Grown() for column in columns}
+        bad, rows_in = BadRows(log.files[0], _REASONS, strict, rejects), 0
         for batch in log.batches(_BATCH):
             values = _values(batch, columns)
             reason = np.full(len(batch), _GOOD, np.uint8)
@@ -140,30 +140,37 @@ def _plan(
     return plan + [_Column(name, (name,), partial(_carried, codes.get(name))) for name in carried]
 
 
-class _Bad:
-    """Counts bad rows by reason, keeps a few to show, and hands all of them on."""
+class BadRows:
+    """Counts bad rows by reason, keeps a few to show, and hands all of them on.
 
-    def __init__(self, log: Log, strict: bool, rejects: Rejects) -> None:
-        self._log, self._strict, self._rejects = log, strict, rejects
+    Args:
+        file: where they are from, in words.
+        reasons: why a row may be bad; a row that is good has the number behind them.
+        strict: whether a bad row is an error.
+        rejects: takes them.
+    """
+
+    def __init__(self, file: str, reasons: Sequence[str], strict: bool, rejects: Rejects) -> None:
+        self._file, self._reasons, self._strict, self._rejects = file, reasons, strict, rejects
         self._counts: dict[str, int] = defaultdict(int)
         self._examples: dict[str, list[str]] = defaultdict(list)
 
     def add(self, batch: pl.DataFrame, reason: NDArray[np.uint8], done: int) -> None:
         """Take the rows of a batch that have a reason; ``done`` rows came before it."""
-        at = np.flatnonzero(reason != _GOOD)
+        at = np.flatnonzero(reason != len(self._reasons))
         if self._strict:
             raise DataError(
-                f"{self._log.files[0]}, row {done + at[0] + 1}: {_REASONS[reason[at[0]]]} in "
+                f"{self._file}, row {done + at[0] + 1}: {self._reasons[reason[at[0]]]} in "
                 f"{_shown(batch, int(at[0]))}; mend it, or leave out --strict to count such rows "
                 "and go on"
             )
         for code in dict.fromkeys(reason[at].tolist()):
-            name, rows = _REASONS[code], np.flatnonzero(reason == code)
+            name, rows = self._reasons[code], np.flatnonzero(reason == code)
             self._counts[name] += len(rows)
             for row in rows[: _EXAMPLES - len(self._examples[name])].tolist():
                 self._examples[name].append(f"row {done + row + 1}: {_shown(batch, row)}")
         if self._rejects.wanted:
-            why_of = pl.Series("reason", [_REASONS[code] for code in reason[at].tolist()])
+            why_of = pl.Series("reason", [self._reasons[code] for code in reason[at].tolist()])
             row_of = pl.Series("row", done + at + 1)
             self._rejects.add(batch[at].with_columns(why_of, row_of))
 
@@ -180,7 +187,7 @@ class _Bad:
         if not left:
             counted = ", ".join(f"{r.rule} {r.rows_in - r.rows_out:,}" for r in reports)
             raise DataError(
-                f"{self._log.files[0]} has no good row among {rows_in:,} ({counted}; first: "
+                f"{self._file} has no good row among {rows_in:,} ({counted}; first: "
                 f"{reports[0].examples[0]}): check the columns and the separator"
             )
         return reports or [RuleReport("parsed", rows_in, rows_in, [])]

@@ -146,11 +146,8 @@ def read(
         "event": event_col,
         "basket": basket_col,
     }
-    if isinstance(source, str | Path) or _is_list_of_paths(source):
-        wanted = [name for name in (*given.values(), *context_cols) if name is not None]
-        raw = scan(source, format, sep, header=header, named=wanted)
-    else:
-        raw = _in_memory(source)
+    wanted = [name for name in (*given.values(), *context_cols) if name is not None]
+    raw = raw_of(source, format=format, sep=sep, header=header, named=wanted)
     file = raw.files[0]
     with stated(raw.files):
         names = raw.names
@@ -189,15 +186,23 @@ def read_sql(query: str, connection: Any, **columns: Any) -> Log:
     Raises:
         DataError: the database refused, connectorx is missing, or a column cannot be found.
     """
+    return read(queried(query, connection), **columns)
+
+
+def queried(query: str, connection: Any) -> pl.DataFrame:
+    """Return the table that a SQL query gives; arguments as in ``read_sql``.
+
+    Raises:
+        DataError: the database refused, or connectorx is missing.
+    """
     try:
         if not isinstance(connection, str | Path):
-            frame = pl.read_database(query, connection)
-        elif Path(connection).is_file():
+            return pl.read_database(query, connection)
+        if Path(connection).is_file():
             address = f"{Path(connection).resolve().as_uri()}?mode=ro"
             with closing(sqlite3.connect(address, uri=True)) as opened:
-                frame = pl.read_database(query, opened)
-        else:
-            frame = pl.read_database_uri(query, str(connection))
+                return pl.read_database(query, opened)
+        return pl.read_database_uri(query, str(connection))
     except _REFUSALS as error:
         # An address is not told: it may hold a password.
         reason = str(error).strip().splitlines() or [type(error).__name__]
@@ -205,7 +210,6 @@ def read_sql(query: str, connection: Any, **columns: Any) -> Log:
             f"the query {query[:60]!r} gave nothing: {reason[0]}; expected a SQLite file, an "
             "address such as postgresql://... with connectorx installed, or an open connection"
         ) from error
-    return read(frame, **columns)
 
 
 def read_table(
@@ -246,6 +250,24 @@ def read_table(
     table = table.rename({id_col: "id"}) if id_col != "id" else table
     ids = whole(table["id"]) if table["id"].dtype.is_float() else table["id"].cast(pl.String)
     return table.with_columns(ids.str.strip_chars()), num_bad
+
+
+def raw_of(
+    source: Any,
+    *,
+    format: str | None = None,
+    sep: str | None = None,
+    header: bool | None = None,
+    named: Sequence[str] = (),
+) -> Raw:
+    """Return the columns of files or of a table, as they stand there; arguments as in ``read``.
+
+    Raises:
+        DataError: nothing to read.
+    """
+    if isinstance(source, str | Path) or _is_list_of_paths(source):
+        return scan(source, format, sep, header=header, named=named)
+    return _in_memory(source)
 
 
 def _is_list_of_paths(source: Any) -> bool:

@@ -55,15 +55,24 @@ def _is_title(name: str) -> bool:
 
 
 def _as_numbers(column: pl.Series) -> pl.Series:
-    """Return a text column (all that a text file has) as numbers where each filled value is one.
+    """Return a text column (all that a text file has) as numbers where each filled value is one."""
+    if column.dtype != pl.String or not holds_numbers(column):
+        return column
+    return column.str.strip_chars().cast(pl.Float64, strict=False)
+
+
+def holds_numbers(text: pl.Series) -> bool | None:
+    """Tell whether each filled value of a text column is a number; None where none is filled.
 
     A leading zero is no number's: it makes a postcode or a code.
     """
-    if column.dtype != pl.String:
-        return column
-    text = column.str.strip_chars()
-    filled = text.filter(text.is_not_null() & ~text.str.to_lowercase().is_in(_MISSING))
-    numbers = filled.cast(pl.Float64, strict=False)
-    if not len(filled) or numbers.null_count() or filled.str.contains(r"^-?0\d").any():
-        return column
-    return text.cast(pl.Float64, strict=False)
+    numbers = text.cast(pl.Float64, strict=False)
+    # What is no number as it stands may be one between blanks, or a word for none.
+    others = text.filter(numbers.is_null() & text.is_not_null()).str.strip_chars()
+    others = others.filter(~others.str.to_lowercase().is_in(_MISSING))
+    if others.cast(pl.Float64, strict=False).null_count():
+        return False
+    filled = len(others) + len(numbers) - numbers.null_count()
+    if not filled:
+        return None
+    return not text.str.contains(r"^\s*-?0\d").any()

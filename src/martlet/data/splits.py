@@ -40,12 +40,14 @@ class TimeSplit:
                 "the log has no time column, so it cannot be split by time: name one with "
                 "--time-col, or use --split last-out or --split random:0.1,0.1"
             )
-        part = np.zeros(len(events), np.int8)
-        cuts = np.quantile(
-            events.time_s, [1 - self.valid - self.test, 1 - self.test], method="higher"
-        )
-        part[events.time_s >= cuts[0]] = VALID
-        part[events.time_s >= cuts[1]] = TEST if self.test else VALID
+        return self.of_times(events.time_s)
+
+    def of_times(self, time_s: NDArray[np.int64]) -> NDArray[np.int8]:
+        """Return (n,) int8 parts by the (n,) times alone."""
+        part = np.zeros(len(time_s), np.int8)
+        cuts = np.quantile(time_s, [1 - self.valid - self.test, 1 - self.test], method="higher")
+        part[time_s >= cuts[0]] = VALID
+        part[time_s >= cuts[1]] = TEST if self.test else VALID
         return part
 
 
