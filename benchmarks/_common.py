@@ -38,8 +38,10 @@ PINNED = {
 }
 
 
-def options(question: str, *, rounds: int = 5, add: Sequence[str] = ()) -> argparse.Namespace:
-    """Return the options of a benchmark; ``add`` names further options that take text."""
+def options(
+    question: str, *, rounds: int = 5, add: Sequence[str] = (), flags: Sequence[str] = ()
+) -> argparse.Namespace:
+    """Return the options of a benchmark; ``add`` names further ones that take text."""
     parser = argparse.ArgumentParser(description=question)
     parser.add_argument("--tiny", action="store_true", help="seconds, no peers, no data folder")
     parser.add_argument("--data", type=Path, help="data folder (default: $MARTLET_DATA)")
@@ -48,6 +50,8 @@ def options(question: str, *, rounds: int = 5, add: Sequence[str] = ()) -> argpa
     parser.add_argument("--seed", type=int, default=0)
     for name in add:
         parser.add_argument(f"--{name}")
+    for name in flags:
+        parser.add_argument(f"--{name}", action="store_true")
     return parser.parse_args()
 
 
