@@ -7,6 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from martlet.core import SpecError, check_counts
 from martlet.features.fitted import I32, Field, Spec, check_missing, check_names
@@ -19,9 +20,9 @@ class Bucket(Spec):
 
     Attributes:
         name: a column of numbers, or of text that says numbers.
-        edges: rising; bucket i holds numbers from edge i - 1 up to, but not, edge i. None takes
+        edges: rising; bucket i holds numbers from edge i - 1 up to, but not, edge i. None cuts at
             quantiles of the training values.
-        buckets: how many quantiles; equal ones are merged.
+        buckets: how many at most to cut the training values into, as evenly as equal values let.
         missing: values that count as missing beside "", "NaN" and NaN.
     """
 
@@ -47,11 +48,8 @@ class Bucket(Spec):
         if self.edges is not None:
             return FittedBucket(self, {}, {"edges": np.array(self.edges, np.float64)})
         values = source.numbers(self.name, self.missing)
-        values = np.sort(values[~np.isnan(values)])
-        # Values of the column itself, not between them: a bucket's name is then a known number.
-        at = (np.arange(1, self.buckets) * len(values)) // self.buckets
-        edges = np.unique(values[at]) if len(values) else np.empty(0)
-        return FittedBucket(self, {}, {"edges": edges[edges > values[0]] if len(edges) else edges})
+        edges = even_edges(values[~np.isnan(values)], self.buckets)
+        return FittedBucket(self, {}, {"edges": edges})
 
 
 class FittedBucket(Field):
@@ -76,6 +74,25 @@ class FittedBucket(Field):
         edges: Any = self.stored["edges"]
         rows = np.searchsorted(edges, values, side="right").astype(np.int32) + np.int32(1)
         return np.where(np.isnan(values), np.int32(0), rows)
+
+
+def even_edges(values: NDArray[np.float64], buckets: int) -> NDArray[np.float64]:
+    """Return rising edges between at most so many buckets of about as many values each.
+
+    Where one value fills a bucket, the rest is dealt among the buckets that are left. Edges are
+    values of the column. O(n log n + buckets log n).
+    """
+    values = np.sort(values)
+    edges: list[float] = []
+    at = 0
+    for left in range(buckets, 1, -1):
+        if at >= len(values):
+            break
+        last = values[at - (at - len(values)) // left - 1]
+        at = int(np.searchsorted(values, last, side="right"))
+        if at < len(values):
+            edges.append(float(values[at]))
+    return np.array(edges, np.float64)
 
 
 def _rising(edges: Any) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -63,15 +64,10 @@ def history_before(
     [0, 2]
     """
     if max_length is not None:
-        check_counts(_Length(max_length), "max_length")
+        check_counts(SimpleNamespace(max_length=max_length), "max_length")
     begin, end = spans_before(interactions, max_length)
     if events is not None:
         begin, end = begin[events], end[events]
     indptr = np.concatenate([[0], np.cumsum(end - begin)]).astype(np.int64)
     at: Any = np.arange(indptr[-1]) + np.repeat(begin - indptr[:-1], end - begin)
     return CSR(indptr, interactions.item_row[at], interactions.weight[at], interactions.num_items)
-
-
-class _Length:
-    def __init__(self, max_length: int):
-        self.max_length = max_length

@@ -21,6 +21,7 @@ from martlet.features.source import Missing, Source
 
 Scale = Literal["standard", "min-max", "quantile", "log", "none"]
 _LIMIT = float(np.finfo(np.float32).max)
+_TINY = float(np.finfo(np.float64).tiny)
 SCALES = ("standard", "min-max", "quantile", "log", "none")
 
 
@@ -65,7 +66,7 @@ class Numeric(Spec):
             largest = max(float(np.abs(bent).max()), 1e-300)
             deviation = float((bent / largest).std()) * largest
             state |= {"mean": float((bent / largest).mean()) * largest}
-            state |= {"deviation": deviation if deviation > largest * 1e-12 else 1.0}
+            state |= {"deviation": deviation if deviation > max(largest * 1e-12, _TINY) else 1.0}
         if self.scale == "quantile":
             shares = np.linspace(0, 1, self.quantiles + 1)
             cuts = np.quantile(known, shares) if len(known) else np.zeros(len(shares))
@@ -83,7 +84,7 @@ class FittedNumeric(Numbers):
         self.number("marked", bool)
         for name in ("low", "high", "mean"):
             self.number(name, float)
-        self.number("deviation", float, least=np.finfo(np.float64).tiny)
+        self.number("deviation", float, least=_TINY)
         if self.state["low"] > self.state["high"]:
             raise self.refuse("low lies above high")
         if self.spec.scale == "quantile":

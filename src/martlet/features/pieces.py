@@ -69,8 +69,8 @@ def split(text: Text, separator: str) -> Pieces:
 def words(text: Text) -> Pieces:
     """Cut each string into words in small letters (of ASCII); O(bytes).
 
-    A word is a run of letters and digits. A character of the scripts that put no spaces between
-    words (Chinese, Japanese, Korean) is a word of its own.
+    A word is a run of digits and letters, any letter beyond ASCII among them. A character of the
+    scripts that put no spaces between words (Chinese, Japanese, Korean) is a word of its own.
 
     >>> words(Text.of(["Wren, the 2nd", "雨燕"])).indptr.tolist()
     [0, 3, 5]
@@ -78,11 +78,13 @@ def words(text: Text) -> Pieces:
     offsets = text.offsets
     blob = np.ascontiguousarray(text.blob[offsets[0] : offsets[-1]])
     offsets = offsets - offsets[0]
-    kind = _LETTER[blob].astype(np.uint8)
-    # In UTF-8 those scripts are three bytes, the first 0xE3 to 0xED.
-    lead = np.flatnonzero((blob >= 0xE3) & (blob <= 0xED))
-    for byte in range(3):
-        kind[np.minimum(lead + byte, len(blob) - 1)] = 2
+    kind = _LETTER[blob].astype(np.uint8)  # 0 between words, 1 in a word, 2 a word of its own
+    lead = np.empty(0, np.int64)
+    if len(blob) and blob.max() >= 0x80:
+        # In UTF-8 those scripts are three bytes, the first 0xE3 to 0xED.
+        lead = np.flatnonzero((blob >= 0xE3) & (blob <= 0xED))
+        _paint(kind, lead, 3, 2)
+        _paint(kind, *_marks(blob))
     cut = np.ones(len(blob) + 1, bool)
     cut[1:-1] = kind[1:] != kind[:-1]
     cut[lead] = True
@@ -91,3 +93,17 @@ def words(text: Text) -> Pieces:
     start, end = edges[:-1], edges[1:]
     indptr = np.searchsorted(start, offsets).astype(np.int64)
     return Pieces(_LOWER[blob], start, end - start, indptr).keep(kind[start] > 0)
+
+
+def _marks(blob: NDArray[np.uint8]) -> tuple[NDArray[np.int64], int, int]:
+    """Return where quotes, dashes and full-width punctuation beyond ASCII begin, each 3 bytes."""
+    second, third = np.append(blob[1:], 0), np.append(blob[2:], [0, 0])[: len(blob)]
+    mark = ((blob == 0xE2) | (blob == 0xE3)) & (second == 0x80)  # U+2000 to 203F, 3000 to 303F
+    digits = (third >= 0x90) & (third < 0x9A) | (third >= 0xA0)
+    mark |= (blob == 0xEF) & (second == 0xBC) & ~digits  # U+FF00 to FF1F but its digits
+    return np.flatnonzero(mark), 3, 0
+
+
+def _paint(kind: NDArray[np.uint8], first: NDArray[np.int64], width: int, value: int) -> None:
+    for byte in range(width):
+        kind[np.minimum(first + byte, len(kind) - 1)] = value

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from types import SimpleNamespace
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from martlet.core import CSR, DataError, SpecError, Text, check_counts, rng
+from martlet.features.bucket import even_edges
 from martlet.features.fitted import Spec
 from martlet.features.keys import gather
 from martlet.features.source import Given, Source
@@ -55,7 +57,7 @@ def mutual_information(
         SpecError: a count that is no whole number above 0.
         DataError: a column of another length, or that has several values a row.
     """
-    check_counts(_Counts(bins=bins, shuffles=shuffles), "bins", "shuffles")
+    check_counts(SimpleNamespace(bins=bins, shuffles=shuffles), "bins", "shuffles")
     target = _bins_of_numbers(np.asarray(label, np.float64), bins)
     random = rng(seed, "mutual information")
     dealt = [random.permutation(target) for _ in range(shuffles)]
@@ -106,7 +108,7 @@ def permutation(
     """
     if better not in ("larger", "smaller"):
         raise SpecError(f"better is {better!r}: expected 'larger' or 'smaller'")
-    check_counts(_Counts(repeats=repeats), "repeats")
+    check_counts(SimpleNamespace(repeats=repeats), "repeats")
     if repeats < 2:
         raise SpecError("repeats is 1: an interval needs 2 or more")
     chosen = list(columns if names is None else names)
@@ -153,7 +155,7 @@ def select(
     if best is None and above is None:
         raise SpecError("nothing to select by: give best, above or both")
     if best is not None:
-        check_counts(_Counts(best=best), "best")
+        check_counts(SimpleNamespace(best=best), "best")
     for spec in plan:
         for name in spec.uses:
             if name not in worth:
@@ -167,11 +169,6 @@ def select(
     if not chosen:
         raise SpecError("no column passes: lower the bound or keep more")
     return chosen
-
-
-class _Counts:
-    def __init__(self, **counts: int):
-        self.__dict__.update(counts)
 
 
 def _mean(worth: float | Importance) -> float:
@@ -208,13 +205,9 @@ def _binned(name: str, source: Source, bins: int) -> NDArray[np.int64]:
 
 
 def _bins_of_numbers(values: NDArray[np.float64], bins: int) -> NDArray[np.int64]:
-    """Return a bin a value: of its own where they are few, else between quantiles; 0 missing."""
-    known = np.sort(values[~np.isnan(values)])
-    edges = np.unique(known)
-    if len(edges) > bins:
-        edges = np.unique(known[(np.arange(bins) * len(known)) // bins])
-    found = np.searchsorted(edges, values, side="right")
-    return np.where(np.isnan(values), 0, found)
+    """Return a bin a value, between quantiles; 0 where missing."""
+    edges = even_edges(values[~np.isnan(values)], bins)
+    return np.where(np.isnan(values), 0, np.searchsorted(edges, values, side="right") + 1)
 
 
 def _information(first: NDArray[np.int64], second: NDArray[np.int64]) -> float:

@@ -90,12 +90,14 @@ class Source:
         """Return the keys of a column of text; all such columns of a few rows go at once."""
         if self.num_rows > _FEW:
             return text_keys(self.column(name))  # type: ignore[arg-type]
-        return self._keep("hashes", self._all_hashes)[name]  # type: ignore[no-any-return]
+        kept = self._keep("hashes", self._all_hashes)
+        return kept[name] if name in kept else text_keys(self.column(name))  # type: ignore
 
     def _all_hashes(self) -> dict[str, Keys]:
-        given = {name: one for name, one in self.columns.items() if _single(one)}
-        columns = {name: self.column(name) for name in given}
+        columns = {name: self.column(name) for name, one in self.columns.items() if _is_text(one)}
         texts = {name: column for name, column in columns.items() if isinstance(column, Text)}
+        if not texts:
+            return {}
         blob = np.concatenate([text.blob for text in texts.values()])
         base = np.cumsum([0, *(len(text.blob) for text in texts.values())])
         start = [t.offsets[:-1] + b for t, b in zip(texts.values(), base, strict=False)]
@@ -126,6 +128,8 @@ def as_column(name: str, given: Given) -> Column:
     """
     if isinstance(given, Text):
         return given
+    if isinstance(given, list) and all(isinstance(value, str) for value in given):
+        return Text.of(given)
     if isinstance(given, CSR):
         raise DataError(f"column {name!r} has many values a row: only a Bag or a Sequence takes it")
     if isinstance(given, np.ndarray) and given.dtype.kind == "U" and given.ndim == 1:
@@ -150,8 +154,6 @@ def as_text(column: Column) -> Text:
 
 
 def _array_of(values: list[Any]) -> Array:
-    if all(isinstance(value, str) for value in values):
-        return np.array(values, object)
     if all(value is None or isinstance(value, _NUMBERS) for value in values):
         return np.array([np.nan if value is None else value for value in values])
     return np.array([*values, None], object)[:-1]
@@ -170,8 +172,8 @@ def _text_of_unicode(array: NDArray[Any]) -> Text:
     return Text(letters[np.arange(width) < length[:, None]].astype(np.uint8), offsets)
 
 
-def _single(given: Given) -> bool:
-    """Whether a column may be one of text, a value a row."""
+def _is_text(given: Given) -> bool:
+    """Whether a column is plainly one of text, a value a row."""
     if isinstance(given, list):
         return all(isinstance(value, str) for value in given)
     return isinstance(given, Text) or (isinstance(given, np.ndarray) and given.dtype.kind == "U")

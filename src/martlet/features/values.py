@@ -36,7 +36,8 @@ class Values:
         """Return the (m,) row of each key. O(m log n)."""
         if not len(self):
             return np.zeros(len(keys), np.int32)
-        at = np.minimum(np.searchsorted(self._keys, keys), len(self) - 1)
+        at = self._keys.searchsorted(keys)
+        at[at == len(self._keys)] = 0
         return np.where(self._keys[at] == keys, self._rows[at], np.int32(0))
 
 
