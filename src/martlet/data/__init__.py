@@ -1,8 +1,9 @@
-"""From a log to a Dataset: reading, joining, cleaning, splitting; sources and synthetic logs."""
+"""From a log to a Dataset, or from a labelled table to examples; sources and synthetic logs."""
 
 from martlet.data.prepare import prepare
 from martlet.data.reading import Log, read, read_sql
 from martlet.data.splits import GivenSplit, LastOut, RandomSplit, TimeSplit, parse_split
+from martlet.data.tabular import prepare_examples
 
 __all__ = [
     "GivenSplit",
@@ -12,6 +13,7 @@ __all__ = [
     "TimeSplit",
     "parse_split",
     "prepare",
+    "prepare_examples",
     "read",
     "read_sql",
 ]
