@@ -11,6 +11,9 @@ from martlet.models.registry import name_of, names, spec
 from martlet.scorers.bundle import Bundle
 
 USERS, ITEMS = 24, 16
+FIELDS = {"dim": 8, "hidden": 16, "epochs": 25, "batch": 64, "rate": 0.005}
+FIELDS |= {"table_optimizer": "adagrad", "table_rate": 0.1}
+FIELDS |= {"columns": ()}  # the cost formula is that of items without columns
 SETTINGS = {
     "ease": [{"reg": 1.0}, {"reg": 1.0, "neighbours": 6}],
     "gfcf": [{"rank": 4}, {"rank": 4, "ideal": 0.0}],
@@ -25,6 +28,7 @@ SETTINGS = {
     name: [{"dim": 8, "epochs": 2, "max_length": 8}]
     for name in ("gru4rec", "nextitnet", "sasrec", "hstu")
 }
+SETTINGS |= {name: [FIELDS] for name in ("wide-deep", "deepfm", "dcnv2", "dlrm")}
 # Popularity sees no pairs, and a sequence model an order.
 COLOUR_BLIND = ("popularity", "gru4rec", "nextitnet", "sasrec", "hstu")
 CASES = [(name, params) for name in names() for params in SETTINGS.get(name, [{}])]

@@ -78,7 +78,13 @@ class Quantize:
 
 
 def _rows_of_things(bundle: Bundle) -> list[str]:
-    """Return the names of the tables of items or users, a row each; networks' weights aside."""
+    """Return the names of the tables of items or users, a row each; networks' weights aside.
+
+    A scorer of fields names its own: a value of any field has a row there.
+    """
+    lookups = getattr(bundle.scorer, "lookups", None)
+    if lookups is not None:
+        return [name for name in lookups if name in bundle.scorer.tables()]
     counts = {len(bundle.items), len(bundle.users)}
     return [
         name

@@ -22,10 +22,15 @@ _OWN = {
     "matrix-factorization": "martlet.models.matrix_factorization:MatrixFactorization",
     "cascade": "martlet.models.cascade:Cascade",
     "content": "martlet.models.content:Content",
+    "ncf": "martlet.models.ncf:NCF",
     "gru4rec": "martlet.models.gru4rec:GRU4Rec",
     "nextitnet": "martlet.models.nextitnet:NextItNet",
     "sasrec": "martlet.models.sasrec:SASRec",
     "hstu": "martlet.models.hstu:HSTU",
+    "wide-deep": "martlet.models.fields:WideDeep",
+    "deepfm": "martlet.models.fields:DeepFM",
+    "dcnv2": "martlet.models.fields:DCNv2",
+    "dlrm": "martlet.models.fields:DLRM",
 }
 
 
@@ -97,6 +102,8 @@ def _convert(name: str, key: str, value: Any, wanted: Any) -> Any:
         with suppress(json.JSONDecodeError):
             text = value.lower()
             value = words[text] if text in words else json.loads(value)
+    if type(value) is list and tuple in options:
+        value = tuple(value)
     if type(value) is int and int not in options and float in options:
         value = float(value)
     if value not in options and type(value) not in options:

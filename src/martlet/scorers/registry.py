@@ -20,6 +20,7 @@ KINDS = {
     "network": "martlet.scorers.network:Network",
     "ranker": "martlet.scorers.ranker:Ranker",
     "cascade": "martlet.scorers.cascade:Cascade",
+    "fields": "martlet.scorers.fields:Fields",
 }
 
 

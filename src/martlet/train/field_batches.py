@@ -1,0 +1,286 @@
+"""Examples of fields, batch by batch: slices of what was encoded once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from martlet.core import CSR, Column, DataError, Dataset, Examples, Interactions, Tabular, Text, rng
+from martlet.features import Encoded, Features
+from martlet.features.automatic import guess
+from martlet.features.history import spans_before
+from martlet.features.plain import spec_of_plain
+from martlet.scorers.field_rows import Layout, Side
+from martlet.train.negatives import Negatives
+
+if TYPE_CHECKING:
+    from martlet.train.field_model import FieldModel
+
+_VALID_ROWS = 8192  # examples at a time
+_VALID_EVENTS = 20_000  # of the validation part that are looked at
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """What one side has in a batch.
+
+    Attributes:
+        size: examples of the side.
+        repeat: examples of the batch that each of them stands for.
+        single: single-valued fields with a vector.
+        crossed: single-valued fields with a weight alone, behind them.
+        bags: of each bag, (nnz,) int64 the example of each row, and (size, 1) one over its rows.
+        numbers: (size, M) float32.
+    """
+
+    size: int
+    repeat: int
+    single: int
+    crossed: int
+    bags: list[tuple[Tensor, Tensor]]
+    numbers: Tensor
+
+    @staticmethod
+    def of(side: Side, encoded: Encoded, repeat: int) -> tuple[Part, list[Any], list[Any]]:
+        """Return the part, and the rows it looks up: of vectors, of weights."""
+        bags = []
+        for bag in encoded.bags:
+            lengths = np.diff(bag.indptr)
+            example = np.repeat(np.arange(len(lengths)), lengths)
+            share = (1 / np.maximum(lengths, 1)).astype(np.float32)[:, None]
+            bags.append((torch.from_numpy(example), torch.from_numpy(share)))
+        rows, single = encoded.rows, encoded.rows.shape[1] - side.num_crossed
+        numbers = torch.from_numpy(encoded.numbers)
+        part = Part(len(rows), repeat, single, side.num_crossed, bags, numbers)
+        own = [bag.rows for bag in encoded.bags]
+        return part, [rows[:, :single].reshape(-1), *own], [rows.reshape(-1), *own]
+
+    def means(self, pieces: Sequence[Tensor]) -> list[Tensor]:
+        """Return the (size, 1, d) mean of each bag of (nnz, d) looked up rows; zeros if empty."""
+        found = []
+        for (example, share), rows in zip(self.bags, pieces, strict=True):
+            sums = rows.new_zeros(self.size, rows.shape[1]).index_add(0, example, rows)
+            found.append((sums * share)[:, None])
+        return found
+
+    def repeated(self, values: Tensor) -> Tensor:
+        """Return (size repeat, ...) of (size, ...)."""
+        return values if self.repeat == 1 else values.repeat_interleave(self.repeat, 0)
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """N examples, ready to be looked up at once.
+
+    Attributes:
+        parts: of each side.
+        rows: (V,) int32 rows of the table of vectors, part by part, bags after the others.
+        wide_rows: (W,) int32 the same of the table of weights.
+        label: (N,) float32.
+        weight: (N,) float32, or None.
+    """
+
+    parts: list[Part]
+    rows: NDArray[np.int32]
+    wide_rows: NDArray[np.int32]
+    label: Tensor
+    weight: Tensor | None
+
+    @staticmethod
+    def of(
+        sides: Sequence[tuple[Side, Encoded, int]],
+        label: NDArray[np.float32],
+        weight: NDArray[np.float32] | None,
+    ) -> Batch:
+        """Build from each side's examples and how often each is repeated."""
+        made = [Part.of(*side) for side in sides]
+        rows = _one_after_another([one for _, own, _ in made for one in own])
+        same = not any(side.num_crossed for side, *_ in sides)
+        wide = rows if same else _one_after_another([one for _, _, own in made for one in own])
+        weights = None if weight is None else torch.from_numpy(weight)
+        return Batch([part for part, *_ in made], rows, wide, torch.from_numpy(label), weights)
+
+    def split(self, found: Tensor) -> list[list[Tensor]]:
+        """Return what was looked up for ``rows``, by part: single fields, then each bag."""
+        return self._split(found, [part.single for part in self.parts])
+
+    def split_wide(self, found: Tensor) -> list[list[Tensor]]:
+        """Return the same of ``wide_rows``."""
+        return self._split(found, [part.single + part.crossed for part in self.parts])
+
+    def _split(self, found: Tensor, single: list[int]) -> list[list[Tensor]]:
+        sizes = [
+            [part.size * count, *(len(example) for example, _ in part.bags)]
+            for part, count in zip(self.parts, single, strict=True)
+        ]
+        pieces = iter(torch.split(found, [size for own in sizes for size in own]))
+        return [[next(pieces) for _ in own] for own in sizes]
+
+
+class Rows:
+    """Labelled rows, encoded once."""
+
+    def __init__(self, spec: FieldModel, data: Tabular, seed: int) -> None:
+        if not len(data.train):
+            raise DataError("the train part holds no row: expected at least one")
+        self.spec, self.data, self.seed = spec, data, seed
+        features = Features.fit(_plan(spec, data.train.columns), data.train.columns)
+        self.layout = Layout.of({"row": features})
+        self.items: Encoded | None = None
+        self._parts = {"train": self._encode(data.train), "valid": self._encode(data.valid)}
+
+    @property
+    def num_examples(self) -> int:
+        """Examples of an epoch."""
+        return len(self.data.train)
+
+    def batches(self, epoch: int) -> list[NDArray[np.int64]]:
+        """Return the rows of each batch; of nearly equal sizes, so that none is tiny."""
+        order = rng(self.seed, "rows", epoch).permutation(self.num_examples)
+        return np.array_split(order, -(-len(order) // self.spec.batch))
+
+    def take(self, rows: NDArray[np.int64], step: int) -> Batch:
+        """Return the batch of some rows of the train part."""
+        return self._batch("train", self.data.train, rows)
+
+    def validation(self) -> Iterator[Batch]:
+        """Yield the validation part."""
+        size = len(self.data.valid)
+        for start in range(0, size, _VALID_ROWS):
+            rows = np.arange(start, min(start + _VALID_ROWS, size))
+            yield self._batch("valid", self.data.valid, rows)
+
+    def describe(self, rows: NDArray[np.int64]) -> str:
+        """Return which rows of the data a batch holds."""
+        return f"rows {_said(rows + 1)} of the train part"
+
+    def _encode(self, examples: Examples) -> Encoded:
+        return self.layout.sides["row"].encode(examples.columns, len(examples))
+
+    def _batch(self, name: str, examples: Examples, rows: NDArray[np.int64]) -> Batch:
+        weight = None if examples.weight is None else examples.weight[rows]
+        part = self.layout.sides["row"], self._parts[name].take(rows), 1
+        return Batch.of([part], examples.label[rows], weight)
+
+
+class Events:
+    """Events beside items drawn evenly that the user never met; users are known by what was before.
+
+    An event's history holds what the user met earlier in the train part, nothing of its own moment
+    or after it. The examples of an event, itself first, share the user's side.
+    """
+
+    def __init__(self, spec: FieldModel, data: Dataset, seed: int) -> None:
+        if not len(data.train):
+            raise DataError("the train part holds no event: expected at least one")
+        self.spec, self.data, self.seed = spec, data, seed
+        met = data.train.item_count > 0
+        seen = np.bincount(data.train.user_row, minlength=data.num_users) > 0
+        self.layout = Layout.of(
+            {
+                "item": _fitted(spec, data.catalogue, met),
+                "user": _fitted(spec, data.user_table, seen),
+            },
+            data.num_items,
+        )
+        item, user = self.layout.sides["item"], self.layout.sides["user"]
+        everything = item.encode(data.catalogue, data.num_items)
+        self.items = item.with_item(everything, np.arange(data.num_items))
+        self._users = user.encode(data.user_table, data.num_users)
+        self._drawn = Negatives(data.train.item_count, 0.0, seed)
+        self._met = _keys(data.train, data.num_items)
+        self._before = spans_before(data.train)[1]
+
+    @property
+    def num_examples(self) -> int:
+        """Examples of an epoch, drawn ones among them."""
+        return len(self.data.train) * (1 + self.spec.negatives)
+
+    def batches(self, epoch: int) -> list[NDArray[np.int64]]:
+        """Return the events of each batch; with what is drawn they fill it."""
+        order = rng(self.seed, "events", epoch).permutation(len(self.data.train))
+        size = max(1, self.spec.batch // (1 + self.spec.negatives))
+        return np.array_split(order, -(-len(order) // size))
+
+    def take(self, events: NDArray[np.int64], step: int) -> Batch:
+        """Return the batch of some events of the train part."""
+        train, before = self.data.train, self._before[events]
+        return self._batch(train.user_row[events], train.item_row[events], before, step)
+
+    def validation(self) -> Iterator[Batch]:
+        """Yield the validation part, or an even share of a large one."""
+        valid, known = self.data.valid, self.data.train.histories
+        events = np.flatnonzero(known.lengths[valid.user_row] > 0)
+        events = events[:: -(-len(events) // _VALID_EVENTS) or 1]
+        for step, some in enumerate(np.array_split(events, -(-len(events) // 1024) or 1), 1):
+            user = valid.user_row[some]
+            if len(some):
+                yield self._batch(user, valid.item_row[some], known.indptr[user + 1], -step)
+
+    def describe(self, events: NDArray[np.int64]) -> str:
+        """Return whose events a batch holds."""
+        users = np.unique(self.data.train.user_row[events])
+        names = ", ".join(self.data.users.names(users[:3]))
+        return f"events of users {names}" + (" ..." if len(users) > 3 else "")
+
+    def _batch(
+        self, user: NDArray[Any], item: NDArray[Any], before: NDArray[np.int64], step: int
+    ) -> Batch:
+        """Return the batch of some pairs; ``before``: where in the log each history ends."""
+        sides, spec, known = self.layout.sides, self.spec, self.data.train.histories
+        drawn = self._drawn.draw((len(user), spec.negatives), step)
+        items = np.column_stack([item, drawn])
+        key = user[:, None].astype(np.int64) * self.data.num_items + drawn
+        at = np.minimum(np.searchsorted(self._met, key), len(self._met) - 1)
+        label = np.zeros(items.shape, np.float32)
+        label[:, 0] = 1
+        weight = np.ones(items.shape, np.float32)
+        weight[:, 1:] = (self._met[at] != key) & (drawn != item[:, None])
+        length = np.minimum(before - known.indptr[user], spec.max_length)
+        indptr = np.concatenate([[0], np.cumsum(length)]).astype(np.int64)
+        place = np.arange(indptr[-1]) + np.repeat(before - indptr[1:], length)
+        history = CSR(indptr, known.indices[place], None, known.num_cols)
+        users = sides["user"].with_history(self._users.take(user), history)
+        parts = [
+            (sides["item"], self.items.take(items.reshape(-1)), 1),
+            (sides["user"], users, items.shape[1]),
+        ]
+        return Batch.of(parts, label.reshape(-1), weight.reshape(-1))
+
+
+def _plan(spec: FieldModel, columns: Any) -> Sequence[Any]:
+    """Return the specs that are given, of columns that are there; else those of a guess."""
+    if spec.columns is None:
+        return [one.spec for one in guess(columns).values() if one.spec is not None]
+    given = [spec_of_plain(one) for one in spec.columns]
+    return [one for one in given if set(one.uses) <= columns.keys()]
+
+
+def _fitted(spec: FieldModel, table: Any, known: NDArray[np.bool_]) -> Features | None:
+    """Return the features of a table of items or users, fitted on those of the train part."""
+    rows = np.flatnonzero(known)
+    seen: dict[str, Column] = {
+        name: column.take(rows) if isinstance(column, Text) else column[rows]
+        for name, column in table.items()
+    }
+    plan = _plan(spec, seen) if seen else ()
+    return Features.fit(plan, seen) if plan else None
+
+
+def _keys(train: Interactions, num_items: int) -> NDArray[np.int64]:
+    """Return user and item of every event as one number, rising."""
+    return np.unique(train.user_row.astype(np.int64) * num_items + train.item_row)
+
+
+def _one_after_another(parts: list[Any]) -> Any:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def _said(rows: NDArray[np.int64]) -> str:
+    return ", ".join(map(str, rows[:3].tolist())) + (" ..." if len(rows) > 3 else "")

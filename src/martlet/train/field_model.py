@@ -1,0 +1,261 @@
+"""What every model of fields shares: features, merged tables, validation and export."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from martlet.core import Dataset, SpecError, Tabular, check_counts
+from martlet.features.plain import spec_of_plain, spec_to_plain
+from martlet.kernels.embedding import Storage
+from martlet.metrics.labels import label_quality
+from martlet.scorers.field_rows import Layout
+from martlet.scorers.fields import Fields
+from martlet.scorers.table import Table
+from martlet.train import losses
+from martlet.train.device import device_of
+from martlet.train.embeddings import Embedding, TableOptimizer
+from martlet.train.export import onnx_of
+from martlet.train.field_batches import Batch, Events, Rows
+from martlet.train.loop import fingerprint, train
+from martlet.train.plan import Plan
+from martlet.train.run import Run
+
+
+@dataclass(frozen=True, kw_only=True)
+class FieldModel(Plan, ABC):
+    """A model of examples that consist of fields: it learns which of them end well.
+
+    Each value of a field has a vector, in one merged table; some models give it a weight of its
+    own too, in a second one. A family adds how the vectors meet, ``interaction``.
+
+    On labelled rows (``Tabular``) the fields are the columns. On events (``Dataset``) an event is
+    an example that ended well, beside items drawn evenly that the user never met; the fields are
+    the item, its catalogue columns, the user's columns, and the last events before this one.
+
+    Attributes:
+        dim: length of the vectors.
+        hidden: width of the hidden layers.
+        layers: number of them.
+        dropout: share of the hidden numbers that a training step leaves out.
+        norm: of the hidden layers: "none", "batch" or "layer".
+        batch: examples a step.
+        table_optimizer: of the tables: "sgd", or row-wise "adagrad" or "adam".
+        table_rate: step length of the tables at its largest.
+        storage: of the vectors: "fp32", "fp16", "bf16" or "int8".
+        loss: "logistic" for labels from 0 to 1, "squared" for any number.
+        watched: what validation looks at: "auc", or "log-loss"; the squared loss watches its own.
+        columns: specs of the columns that are read, from ``martlet.features``, or what
+            ``spec_to_plain`` makes of them, which they become; None guesses them from the train
+            part. On events, those of the items and of the users together.
+        max_length: events of a user that are read, the last ones.
+        negatives: items drawn an event.
+    """
+
+    epochs: int = 10
+    patience: int = 2
+    dim: int = 16
+    hidden: int = 128
+    layers: int = 2
+    dropout: float = 0.0
+    norm: Literal["none", "batch", "layer"] = "none"
+    batch: int = 1024
+    table_optimizer: TableOptimizer = "adam"
+    table_rate: float = 1e-3
+    storage: Storage = "fp32"
+    loss: Literal["logistic", "squared"] = "logistic"
+    watched: Literal["auc", "log-loss"] = "auc"
+    columns: tuple | None = None  # type: ignore[type-arg]
+    max_length: int = 50
+    negatives: int = 4
+    accepts: ClassVar[tuple[str, ...]] = ("run",)
+    has_wide: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_counts(self, "dim", "hidden", "layers", "batch", "max_length", "negatives")
+        if self.columns is not None:
+            told = [one if isinstance(one, dict) else spec_to_plain(one) for one in self.columns]
+            for one in told:
+                spec_of_plain(one)
+            object.__setattr__(self, "columns", tuple(told))
+        if not 0 <= self.dropout < 1:
+            raise SpecError(f"dropout is {self.dropout}: expected 0 or more, and below 1")
+        for name, known in (
+            ("norm", ("none", "batch", "layer")),
+            ("loss", ("logistic", "squared")),
+            ("watched", ("auc", "log-loss")),
+        ):
+            if getattr(self, name) not in known:
+                said = ", ".join(known)
+                raise SpecError(f"{name} is {getattr(self, name)!r}: expected one of {said}")
+
+    @abstractmethod
+    def interaction(self, num_vectors: int, num_numbers: int) -> nn.Module:
+        """Return a network from vectors (N, K, dim) and numbers (N, M), if any, to (N,) logits."""
+
+    def product_flops(self, num_vectors: int, num_numbers: int) -> int:
+        """Operations of products that no parameter takes part in, for an example."""
+        return 0
+
+    def example_flops(self, layout: Layout) -> int:
+        """Operations of the network for one example, forward: 2 a weight, and the products."""
+        count = layout.num_vectors, layout.num_numbers
+        weights = sum(p.numel() for p in self.interaction(*count).parameters() if p.ndim > 1)
+        return 2 * weights + self.product_flops(*count)
+
+    def flops(self, dataset: Dataset | Tabular) -> int:
+        """Operations of all epochs: three times the forward ones of each example."""
+        source = self._source(dataset, 0)
+        return 3 * self.epochs * source.num_examples * self.example_flops(source.layout)
+
+    def bytes(self, num_items: int) -> int:
+        """Bytes of the fitted tables on events without columns, and of the network.
+
+        An item has a row as a candidate, and one as a part of histories.
+        """
+        inner: int = sum(p.numel() for p in self.interaction(2, 0).state_dict().values())
+        return 4 * (2 * (num_items + 1) * (self.dim + self.has_wide) + inner)
+
+    def fit(self, dataset: Dataset | Tabular, *, seed: int = 0, run: Run | None = None) -> Fields:
+        """Return the trained tables, and the network as ONNX.
+
+        Raises:
+            DataError: the train part holds no example.
+            SpecError: crossed columns for a model that has no weights for them.
+        """
+        torch.manual_seed(seed)
+        source = self._source(dataset, seed)
+        network = FieldNetwork(self, source.layout, seed)
+        task = _Task(self, network.to(device_of(self.device)), source)
+        key = fingerprint(type(self).__name__, asdict(self), seed, dataset.train.hash)
+        train(task, self, seed=seed, key=key, run=run)
+        return network.export(self, source)
+
+    def _source(self, dataset: Dataset | Tabular, seed: int) -> Rows | Events:
+        kind = Rows if isinstance(dataset, Tabular) else Events
+        source = kind(self, dataset, seed)  # type: ignore[arg-type]
+        if source.layout.num_crossed and not self.has_wide:
+            raise SpecError(
+                f"{type(self).__name__} has no weights for crossed columns: leave them out, or "
+                "take wide-deep"
+            )
+        return source
+
+
+class FieldNetwork(nn.Module):
+    """The merged tables, and how the fields meet."""
+
+    def __init__(self, spec: FieldModel, layout: Layout, seed: int) -> None:
+        super().__init__()
+        given: dict[str, Any] = {"optimizer": spec.table_optimizer, "rate": spec.table_rate}
+        self.vectors = Embedding(
+            layout.num_vector_rows, spec.dim, seed=2 * seed, storage=spec.storage, **given
+        )
+        self.wide = None
+        if spec.has_wide:
+            self.wide = Embedding(layout.num_rows, 1, seed=2 * seed + 1, init_scale=0, **given)
+        self.interaction = spec.interaction(layout.num_vectors, layout.num_numbers)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network lies; the tables stay on the CPU."""
+        return next(self.interaction.parameters()).device
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Return (N,) logits."""
+        vectors, numbers = [], []
+        for part, pieces in zip(batch.parts, batch.split(self.vectors(batch.rows)), strict=True):
+            single = pieces[0].reshape(part.size, -1, pieces[0].shape[1])
+            own = [single, *part.means(pieces[1:])]
+            vectors.append(part.repeated(_joined(own)))
+            numbers.append(part.repeated(part.numbers))
+        joined = _joined(vectors).to(self.device), _joined(numbers).to(self.device)
+        deep: Tensor = self.interaction(*(joined if joined[1].shape[1] else joined[:1]))
+        if self.wide is None:
+            return deep
+        wide = []
+        weights = batch.split_wide(self.wide(batch.wide_rows))
+        for part, pieces in zip(batch.parts, weights, strict=True):
+            total = pieces[0].reshape(part.size, -1).sum(1)
+            for mean in part.means(pieces[1:]):
+                total = total + mean[:, 0, 0]
+            wide.append(part.repeated(total))
+        return deep + torch.stack(wide).sum(0).to(self.device)
+
+    def export(self, spec: FieldModel, source: Rows | Events) -> Fields:
+        """Return the torch-free scorer that gives the same answers."""
+        self.cpu().eval()
+        layout, held = source.layout, self.interaction.state_dict()
+        inputs = {"vectors": torch.zeros(3, layout.num_vectors, spec.dim)}
+        if layout.num_numbers:
+            inputs["numbers"] = torch.zeros(3, layout.num_numbers)
+        return Fields(
+            self.vectors.export(),
+            None if self.wide is None else self.wide.export(),
+            onnx_of(self.interaction, inputs, "logit"),
+            layout,
+            spec.loss,
+            source.items,
+            spec.max_length,
+            {
+                name: Table.of(p.numpy().reshape(len(p) if p.ndim else 1, -1))
+                for name, p in held.items()
+                if p.is_floating_point()
+            },
+        )
+
+
+class _Task:
+    """Telling examples that end well from others, as the loop sees it."""
+
+    def __init__(self, spec: FieldModel, network: FieldNetwork, source: Rows | Events) -> None:
+        self.spec, self.network, self.source = spec, network, source
+        self.figure = "-squared" if spec.loss == "squared" else spec.watched.replace("log", "-log")
+
+    def batches(self, epoch: int) -> Sequence[NDArray[np.int64]]:
+        return self.source.batches(epoch)
+
+    def take(self, batch: NDArray[np.int64], step: int) -> Batch:
+        return self.source.take(batch, step)
+
+    def loss(self, tensors: Batch) -> tuple[Tensor, int]:
+        label, weight = tensors.label.to(self.network.device), tensors.weight
+        weight = None if weight is None else weight.to(self.network.device)
+        of = losses.squared if self.spec.loss == "squared" else losses.logistic
+        return of(self.network(tensors), label, weight), len(label)
+
+    def validate(self) -> float | None:
+        """Return the figure over the validation part; None where it says nothing."""
+        answers = [(self.network(batch).cpu(), batch) for batch in self.source.validation()]
+        if not answers:
+            return None
+        score = torch.cat([logit for logit, _ in answers]).double().numpy()
+        label = torch.cat([batch.label for _, batch in answers]).double().numpy()
+        weight = np.concatenate([_weight(batch) for _, batch in answers])
+        if self.spec.loss == "squared":
+            return -float(np.average((score - label) ** 2, weights=weight))
+        if self.spec.watched == "log-loss":
+            return -float(np.average(np.logaddexp(0, score) - label * score, weights=weight))
+        label, score = label[weight > 0], score[weight > 0]
+        if label.min(initial=1) == label.max(initial=0):
+            return None
+        return label_quality(label, score, ["auc"])["auc"].mean
+
+    def describe(self, batch: NDArray[np.int64]) -> str:
+        return self.source.describe(batch)
+
+
+def _weight(batch: Batch) -> NDArray[np.float32]:
+    return np.ones(len(batch.label), np.float32) if batch.weight is None else batch.weight.numpy()
+
+
+def _joined(parts: Sequence[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts), 1)
