@@ -114,7 +114,7 @@ def _of_numbers(name: str, source: Source, known: int, distinct: int, seen: str)
         return _by_count(name, known, distinct, seen)
     if whole and _are_ids(known, distinct):
         return Guess(None, f"an id, {seen}")
-    if distinct == 2 or (whole and distinct <= FEW and known >= OFTEN * distinct):
+    if distinct <= 2 or (whole and distinct <= FEW and known >= OFTEN * distinct):
         return Guess(Category(name, min_count=_least(distinct)), f"few numbers, {seen}")
     spread = values / max(float(np.abs(values).max()), 1e-300)
     deviation = float(spread.std())

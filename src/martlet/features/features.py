@@ -89,8 +89,9 @@ class Features:
             twice = sorted({name for name in names if names.count(name) > 1})
             if twice:
                 raise SpecError(f"the plan has {twice[0]!r} twice: name a column once a kind")
-        if self.num_rows > MAX_ROWS:
-            raise SpecError(f"the fields need {self.num_rows:,} rows, more than {MAX_ROWS:,}")
+        needed = sum(one.size for one in self.columns)  # before any array, whose numbers are finite
+        if needed > MAX_ROWS:
+            raise SpecError(f"the fields need {needed:,} rows, more than {MAX_ROWS:,}")
 
     @property
     def uses(self) -> tuple[str, ...]:

@@ -94,8 +94,9 @@ class Source:
         return kept[name] if name in kept else text_keys(self.column(name))  # type: ignore
 
     def _all_hashes(self) -> dict[str, Keys]:
-        columns = {name: self.column(name) for name, one in self.columns.items() if _is_text(one)}
-        texts = {name: column for name, column in columns.items() if isinstance(column, Text)}
+        texts: dict[str, Any] = {
+            n: self.column(n) for n, one in self.columns.items() if _is_text(one)
+        }
         if not texts:
             return {}
         blob = np.concatenate([text.blob for text in texts.values()])

@@ -11,6 +11,8 @@ from martlet.core import DataError
 from martlet.features.fitted import F32, Numbers, Spec, check_names
 from martlet.features.source import Source
 
+MAX_WIDTH = 1 << 20  # numbers of a vector; what a damaged file says must not fill the memory
+
 
 @dataclass(frozen=True)
 class Vector(Spec):
@@ -29,12 +31,14 @@ class Vector(Spec):
         """Note how long a vector is.
 
         Raises:
-            DataError: no array of two dimensions.
+            DataError: no array of two dimensions, or more than 1,048,576 numbers a vector.
         """
         if self.name not in source.columns:
             raise DataError(f"there is no column {self.name!r} of vectors to fit on")
-        width = _vectors(self.name, source.columns[self.name]).shape[1]
-        return FittedVector(self, {"width": int(width)}, {})
+        width = int(_vectors(self.name, source.columns[self.name]).shape[1])
+        if width > MAX_WIDTH:
+            raise DataError(f"column {self.name!r} has vectors of {width:,} numbers: too many")
+        return FittedVector(self, {"width": width}, {})
 
 
 class FittedVector(Numbers):
@@ -43,8 +47,9 @@ class FittedVector(Numbers):
     spec: Vector
 
     def check(self) -> None:
-        """Refuse a length below 1."""
-        self.number("width", int, least=1)
+        """Refuse a length below 1 or too large."""
+        if self.number("width", int, least=1) > MAX_WIDTH:
+            raise self.refuse(f"width is {self.state['width']}, more than {MAX_WIDTH}")
 
     @property
     def names(self) -> tuple[str, ...]:

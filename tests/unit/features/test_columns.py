@@ -300,6 +300,7 @@ def test_vectors_pass():
         (Category("x"), CSR.empty(2, 2), "'x' has many values a row: only a Bag or a Sequence"),
         (Vector("x"), [1, 2], r"column 'x' is int64\(2,\): expected a vector a row"),
         (Vector("x"), CSR.empty(2, 2), "expected a vector a row"),
+        (Vector("x"), np.zeros((0, 2**20 + 1)), "has vectors of 1,048,577 numbers: too many"),
         (Vector("y"), [1, 2], "there is no column 'y' of vectors to fit on"),
     ],
 )
