@@ -43,6 +43,9 @@ def fit(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the checkpoint in --run.")
     ] = False,
+    watch: Annotated[
+        list[str], repeated("--watch", metavar="NAME", help="tensorboard or mlflow, beside --run")
+    ],
     seed: Seed = 0,
     force: Force = False,
     config: Config = None,
@@ -65,10 +68,13 @@ def fit(
     master = None if teacher is None else Stored.load(teacher)
     if resume and run is None:
         raise typer.BadParameter("--resume needs --run, the folder to go on from")
+    if watch and run is None:
+        raise typer.BadParameter("--watch needs --run, the folder that is written to")
     start = time.perf_counter()
     with progress(quiet=json_) as note:
         stepwise = run is not None or "run" in accepts(one)
-        kept = Run(run, resume=resume, progress=note) if stepwise else None
+        watched = tuple(watch)
+        kept = Run(run, resume=resume, progress=note, watch=watched) if stepwise else None
         bundle = fit_spec(one, data, seed=seed, init=first, teacher=master, run=kept)
     train_s = time.perf_counter() - start
     bundle.save(out)

@@ -175,11 +175,15 @@ class Embedding(nn.Module):
         for one in self._gradients:  # the memory may be shared with others' gradients
             one.values = one.values * np.float32(by)
 
+    def gradient(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Return the m distinct rows looked up, rising, and the (m, d) sums of their gradients."""
+        if not self._gradients:
+            return np.zeros(0, np.int64), np.zeros((0, self.dim), np.float32)
+        return kernel.merge(*self._merged())
+
     def square_norm(self) -> float:
         """Return the squared norm of the gradient at hand: that of the sums over equal rows."""
-        if not self._gradients:
-            return 0.0
-        sums = kernel.merge(*self._merged())[1].ravel()
+        sums = self.gradient()[1].ravel()
         return float(np.dot(sums, sums))
 
     def moments(self) -> dict[str, Tensor]:

@@ -10,6 +10,7 @@ import torch
 
 from martlet.core import check_memory
 from martlet.train.embeddings import size_of, tables_of
+from martlet.train.precision import cast, device_of_network
 
 if TYPE_CHECKING:
     from martlet.train.loop import Task
@@ -42,7 +43,7 @@ class Estimate(NamedTuple):
         )
 
 
-def estimate(task: Task, plan: Plan) -> Estimate:
+def estimate(task: Task, plan: Plan, precision: str = "fp32") -> Estimate:
     """Return what training takes: forward and backward passes are timed, and nothing is moved.
 
     The steps of optimizers and tables come on top.
@@ -58,8 +59,8 @@ def estimate(task: Task, plan: Plan) -> Estimate:
     size = sum(p.numel() * p.element_size() for p in network.parameters())
     fixed = size * _COPIES[plan.optimizer]
     for table in tables.values():
-        if table.file is None:  # else it need not lie in the memory
-            fixed += table.nbytes + bool(plan.patience) * table.values.nbytes
+        best = table.values.nbytes if plan.patience else 0
+        fixed += best + (table.nbytes if table.file is None else 0)
     _refuse(fixed)
     held = {name: buffer.clone() for name, buffer in network.named_buffers()
             if name.rpartition(".")[0] not in tables}  # fmt: skip
@@ -68,11 +69,11 @@ def estimate(task: Task, plan: Plan) -> Estimate:
     before, spent = _reset_peak(), 0.0
     with counter:
         for batch in chosen[:_WARM]:
-            _pass(task, batch)
+            _pass(task, batch, precision)
     flops = counter.get_total_flops()
     for batch in chosen:
         begin = time.perf_counter()
-        _pass(task, batch)
+        _pass(task, batch, precision)
         spent += time.perf_counter() - begin
     working = max(0, _peak() - before)
     network.zero_grad(set_to_none=True)
@@ -83,16 +84,20 @@ def estimate(task: Task, plan: Plan) -> Estimate:
     return Estimate(size_of(network), gflops, seconds, (fixed + working) / 1e6)
 
 
-def _pass(task: Task, batch: Any) -> None:
+def _pass(task: Task, batch: Any, precision: str) -> None:
     torch.manual_seed(0)
-    loss, _ = task.loss(task.take(batch, 0))
+    with cast(precision, device_of_network(task.network)):
+        loss, _ = task.loss(task.take(batch, 0))
     loss.backward()  # type: ignore[no-untyped-call]
     for table in tables_of(task.network).values():
         table.forget()
 
 
 def _refuse(needed: float) -> None:
-    advice = "lower dim, max_length or the batch, take optimizer=sgd, or store tables as int8"
+    advice = (
+        "lower dim, max_length or the batch, take optimizer=sgd, store tables as int8 or in files, "
+        "or set patience=0, which keeps no second copy"
+    )
     check_memory("training", needed, advice)
 
 

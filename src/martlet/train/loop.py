@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import math
-import queue
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import torch
@@ -15,13 +14,14 @@ from torch import Tensor, nn
 
 from martlet.core import DataError, MartletError, num_threads
 from martlet.train import checkpoint
+from martlet.train.ahead import ahead
 from martlet.train.embeddings import size_of
 from martlet.train.estimate import estimate
 from martlet.train.moving import Movers
 from martlet.train.plan import Plan
+from martlet.train.precision import Scale, cast, choose, device_of_network
 from martlet.train.run import Clock, Epoch, Report, Run, Stopped, stop_on_signal
-
-_AHEAD = 4  # batches that are made ready while the network works
+from martlet.train.watch import Audience, memory_in_use, watching
 
 
 class Diverged(MartletError):
@@ -72,28 +72,26 @@ def train(task: Task, plan: Plan, *, seed: int, key: str, run: Run | None = None
         Diverged: the loss is no finite number.
         Stopped: a signal came; the checkpoint is written.
         DataError: a checkpoint of another run.
-        SpecError: more memory is needed than there is.
+        SpecError: more memory is needed than there is, or who is to watch is not installed.
     """
     torch.set_num_threads(num_threads())
     run = run or Run()
-    state = _State(task, plan, key, run)
-    if not state.step:
-        before = estimate(task, plan)
-        run.log({"estimate": before._asdict()})
-        if run.progress is not None:
-            run.progress(f"train: {before}", 0, plan.epochs * state.per_epoch)
-    with stop_on_signal() as stop:
+    state = _State(task, plan, seed, key, run)
+    with watching(run.watch, run.folder, key, state.step) as audience, stop_on_signal() as stop:
+        if not state.step:
+            state.prepare()
         while not state.ended:
-            state.epoch(seed, stop)
+            state.epoch(audience, stop)
     return state.finish()
 
 
 class _State:
     """Everything that a checkpoint holds."""
 
-    def __init__(self, task: Task, plan: Plan, key: str, run: Run) -> None:
-        self.task, self.plan, self.key, self.run = task, plan, key, run
-        self.movers = Movers(task.network, plan)
+    def __init__(self, task: Task, plan: Plan, seed: int, key: str, run: Run) -> None:
+        self.task, self.plan, self.seed, self.key, self.run = task, plan, seed, key, run
+        self.movers, self.device = Movers(task.network, plan), device_of_network(task.network)
+        self.precision = ""
         self.per_epoch = len(task.batches(0))
         self.step, self.loss_sum, self.targets, self.seconds = 0, 0.0, 0, 0.0
         self.epochs: list[Epoch] = []
@@ -117,16 +115,31 @@ class _State:
             return "early"
         return "epochs" if len(self.epochs) >= self.plan.epochs else ""
 
-    def epoch(self, seed: int, stop: threading.Event) -> None:
+    def prepare(self) -> None:
+        """Choose the precision, and say what the run will take."""
+        plan, run = self.plan, self.run
+        self.precision = plan.precision
+        if plan.precision == "auto":
+            choice = choose(self.task)
+            self.precision = choice.precision
+            run.log({"precision": choice._asdict()})
+        self.movers.scale = Scale(self.precision)
+        before = estimate(self.task, plan, self.precision)
+        run.log({"estimate": before._asdict()})
+        if run.progress is not None:
+            run.progress(f"train: {before}", 0, plan.epochs * self.per_epoch)
+
+    def epoch(self, audience: Audience, stop: threading.Event) -> None:
         """Take the steps that are left of the current epoch, then validate."""
         task, number = self.task, len(self.epochs)
         batches = task.batches(number)
         task.network.train()
         left = batches[self.step - number * self.per_epoch :]
         begin = time.perf_counter()
-        for batch, tensors in _ahead(task, left, self.step):
-            torch.manual_seed(_mixed(seed, self.step))
-            loss, count = task.loss(tensors)
+        for batch, tensors in ahead(task, left, self.step):
+            torch.manual_seed(_mixed(self.seed, self.step))
+            with cast(self.precision, self.device):
+                loss, count = task.loss(tensors)
             value = float(loss.detach())
             if not math.isfinite(value):
                 raise Diverged(
@@ -134,7 +147,7 @@ class _State:
                     f"{task.describe(batch)}: lower the rate (now {self.plan.rate:g}), set clip "
                     "to 1, or look for extreme values in these rows"
                 )
-            self.movers.move(loss, self._share())
+            self.movers.move(loss, self._share)
             self.step += 1
             self.loss_sum, self.targets = self.loss_sum + value * count, self.targets + count
             if stop.is_set() or self.clock.due(self.step):
@@ -143,9 +156,9 @@ class _State:
                 self._save()
                 if stop.is_set():
                     self._stopped()
-            self._tell(number, begin)
+            self._tell(audience, self.seconds + time.perf_counter() - begin)
         self.seconds += time.perf_counter() - begin
-        self._close()
+        self._close(audience)
 
     def finish(self) -> Report:
         """Put the best parameters into the network, and write the report."""
@@ -154,28 +167,18 @@ class _State:
             network.load_state_dict(self.best)
         best = self.best_epoch if self.plan.patience else len(self.epochs) - 1
         epochs, count = tuple(self.epochs), size_of(network)
-        report = Report(epochs, best, self.task.figure, count, self.ended)
+        figure = self.task.figure
+        report = Report(epochs, best, figure, count, self.ended, self.precision)
         self.run.keep(report)
         return report
 
+    @property
     def _share(self) -> float:
-        """Return the share of the rate that the schedule leaves at this step."""
-        plan, total = self.plan, self.plan.epochs * self.per_epoch
-        warm = plan.warmup * total
-        if self.step < warm:
-            return (self.step + 1) / warm
-        done = (self.step - warm) / max(1.0, total - warm)
-        match plan.schedule:
-            case "cosine":
-                return 0.5 * (1 + math.cos(math.pi * done))
-            case "exponential":
-                return float(0.1**done)
-            case "plateau":
-                stale = len(self.epochs) - 1 - self.best_epoch if self.epochs else 0
-                return float(0.5 ** (stale // 2))
-        return 1.0
+        """Share of the rate that the schedule leaves at this step."""
+        stale = len(self.epochs) - 1 - self.best_epoch if self.epochs else 0
+        return self.plan.share(self.step, self.plan.epochs * self.per_epoch, stale)
 
-    def _close(self) -> None:
+    def _close(self, audience: Audience) -> None:
         """End an epoch: validate, keep the best, log."""
         self.task.network.eval()
         with torch.inference_mode():
@@ -187,18 +190,24 @@ class _State:
             self.best = {k: v.clone() for k, v in self.task.network.state_dict().items()}
         line = {"epoch": len(self.epochs), "step": self.step, **self.epochs[-1]._asdict()}
         self.run.log(line)
+        found = {"loss": loss, "rows_per_s": speed, "memory_mb": memory_in_use() / 1e6}
+        audience.tell(self.step, found if figure is None else found | {self.task.figure: figure})
         if self.run.checkpoint is not None:
             self._save()
 
-    def _tell(self, number: int, begin: float) -> None:
+    def _tell(self, audience: Audience, seconds: float) -> None:
+        """Say how far the epoch is, ``seconds`` after its first step."""
+        loss, speed = self.loss_sum / self.targets, self.targets / max(seconds, 1e-9)
+        if audience.waits:
+            found = {"loss": loss, "rows_per_s": speed, "memory_mb": memory_in_use() / 1e6}
+            audience.tell(self.step, found)
         if self.run.progress is None:
             return
-        seconds = self.seconds + time.perf_counter() - begin
-        words = f"loss {self.loss_sum / self.targets:.4f}"
+        words = f"loss {loss:.4f}"
         if self.epochs and self.epochs[-1].figure is not None:
             words += f", {self.task.figure} {self.epochs[-1].figure:.4f}"
-        words += f", {self.targets / max(seconds, 1e-9):,.0f} rows/s"
-        step = f"train: epoch {number + 1}, {words}"
+        words += f", {speed:,.0f} rows/s, {memory_in_use() / 1e6:,.0f} MB"
+        step = f"train: epoch {len(self.epochs) + 1}, {words}"
         self.run.progress(step, self.step, self.plan.epochs * self.per_epoch)
 
     def _stopped(self) -> None:
@@ -219,6 +228,8 @@ class _State:
             "step": self.step,
             "sums": [self.loss_sum, self.targets, self.seconds],
             "epochs": [epoch._asdict() for epoch in self.epochs],
+            "precision": self.precision,
+            "scale": self.movers.scale.state(),
         }
         checkpoint.save(self.run.checkpoint, tensors, state)
 
@@ -237,7 +248,8 @@ class _State:
         self.task.network.load_state_dict(parts["network"])
         self.best = parts["best"]
         self.movers.restore(parts["optimizer"])
-        self.step = state["step"]
+        self.step, self.precision = state["step"], state["precision"]
+        self.movers.scale.restore(state["scale"])
         self.loss_sum, self.targets, self.seconds = state["sums"]
         self.epochs = [Epoch(**epoch) for epoch in state["epochs"]]
 
@@ -250,38 +262,3 @@ def fingerprint(*parts: object) -> str:
 def _mixed(seed: int, step: int) -> int:
     digest = hashlib.blake2b(f"{seed}/dropout/{step}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
-
-
-def _ahead(task: Task, batches: Sequence[Any], step: int) -> Iterator[tuple[Any, Any]]:
-    """Yield (batch, tensors); a thread makes the tensors ready, a few batches ahead."""
-    ready: queue.Queue[Any] = queue.Queue(_AHEAD)
-    left = threading.Event()
-
-    def put(what: Any) -> None:
-        while not left.is_set():
-            try:
-                ready.put(what, timeout=0.1)
-                return
-            except queue.Full:
-                continue
-
-    def work() -> None:
-        try:
-            for number, batch in enumerate(batches):
-                if left.is_set():
-                    return
-                put((batch, task.take(batch, step + number)))
-            put(None)
-        except BaseException as error:
-            put(error)
-
-    worker = threading.Thread(target=work, name="martlet-batches", daemon=True)
-    worker.start()
-    try:
-        while (found := ready.get()) is not None:
-            if isinstance(found, BaseException):
-                raise found
-            yield found
-    finally:
-        left.set()
-        worker.join()

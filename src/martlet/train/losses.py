@@ -20,7 +20,8 @@ def logistic(logit: Tensor, label: Tensor, weight: Tensor | None = None) -> Tens
         label: (B,) chances from 0 to 1, most often one of both.
         weight: (B,) 0 or more; the mean is weighted by it.
     """
-    return _mean(F.binary_cross_entropy_with_logits(logit, label, reduction="none"), weight)
+    terms = F.binary_cross_entropy_with_logits(_wide(logit), label, reduction="none")
+    return _mean(terms, weight)
 
 
 def squared(value: Tensor, label: Tensor, weight: Tensor | None = None) -> Tensor:
@@ -31,7 +32,7 @@ def squared(value: Tensor, label: Tensor, weight: Tensor | None = None) -> Tenso
         label: (B,).
         weight: (B,) 0 or more; the mean is weighted by it.
     """
-    return _mean((value - label) ** 2, weight)
+    return _mean((_wide(value) - label) ** 2, weight)
 
 
 def bpr(positive: Tensor, negative: Tensor) -> Tensor:
@@ -43,7 +44,7 @@ def bpr(positive: Tensor, negative: Tensor) -> Tensor:
         positive: (T,) scores of what was met.
         negative: (T, m) scores of what was not.
     """
-    return F.softplus(negative - positive[:, None]).mean()
+    return F.softplus(_wide(negative) - _wide(positive)[:, None]).mean()
 
 
 def gbce(positive: Tensor, negative: Tensor, share: float, calibration: float = 0.75) -> Tensor:
@@ -61,7 +62,7 @@ def gbce(positive: Tensor, negative: Tensor, share: float, calibration: float = 
         calibration: 0 is plain binary cross-entropy, 1 undoes the sampling.
     """
     beta = share * (calibration * (1 - 1 / share) + 1 / share)
-    terms = beta * F.softplus(-positive) + F.softplus(negative).sum(1)
+    terms = beta * F.softplus(-_wide(positive)) + F.softplus(_wide(negative)).sum(1)
     return terms.mean() / (1 + negative.shape[1])
 
 
@@ -76,7 +77,8 @@ def softmax(vectors: Tensor, items: Tensor, target: Tensor) -> Tensor:
         items: (n, d) float32.
         target: (T,) int64 rows of ``items``.
     """
-    loss: Tensor = _Softmax.apply(vectors, items, target)  # type: ignore[no-untyped-call]
+    with torch.autocast(items.device.type, enabled=False):  # its sums over items are long
+        loss: Tensor = _Softmax.apply(_wide(vectors), _wide(items), target)  # type: ignore[no-untyped-call]
     return loss
 
 
@@ -95,9 +97,14 @@ def sampled_softmax(
         log_q: (m,) the same of the drawn items.
         hit: (T, m) bool: the drawn item is the target itself, and counts for nothing.
     """
-    drawn = (negative - log_q).masked_fill(hit, -torch.inf)
-    logits = torch.cat([(positive - log_q_positive)[:, None], drawn], 1)
+    drawn = (_wide(negative) - log_q).masked_fill(hit, -torch.inf)
+    logits = torch.cat([(_wide(positive) - log_q_positive)[:, None], drawn], 1)
     return (torch.logsumexp(logits, 1) - logits[:, 0]).mean()
+
+
+def _wide(scores: Tensor) -> Tensor:
+    """Return half precision, which products may be taken in, as float32: losses are not."""
+    return scores.float() if scores.element_size() < 4 else scores
 
 
 def _mean(terms: Tensor, weight: Tensor | None) -> Tensor:

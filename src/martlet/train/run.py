@@ -12,7 +12,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from martlet.core import MartletError, Progress, new_file
+from martlet.core import MartletError, Progress, SpecError, new_file
+from martlet.train.watch import WATCHERS
 
 
 class Stopped(MartletError):
@@ -45,6 +46,7 @@ class Run:
         every_steps: a checkpoint after so many steps; 0 counts none.
         every_s: a checkpoint after so many seconds; 0 counts none.
         progress: told how far it is.
+        watch: who else is told, beside the folder's log: "tensorboard", "mlflow".
     """
 
     folder: Path | None = None
@@ -52,6 +54,12 @@ class Run:
     every_steps: int = 0
     every_s: float = 300.0
     progress: Progress | None = None
+    watch: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in self.watch:
+            if name not in WATCHERS:
+                raise SpecError(f"watch is {name!r}: expected {' or '.join(WATCHERS)}")
 
     @property
     def checkpoint(self) -> Path | None:
@@ -101,6 +109,7 @@ class Report:
         figure: name of the validation figure.
         parameters: numbers in the network.
         ended: "early", "epochs".
+        precision: in which products were taken.
     """
 
     epochs: tuple[Epoch, ...]
@@ -108,6 +117,7 @@ class Report:
     figure: str
     parameters: int
     ended: str
+    precision: str = "fp32"
 
     @property
     def verdict(self) -> str:

@@ -67,6 +67,9 @@ def test_compress(place, tmp_path):
 def test_a_training_is_kept_and_resumed(place, tmp_path):
     words = ("fit", place / "data", "--model", "sasrec", "--set", "dim=8", "--set", "epochs=2")
     run(*words, "--resume", "--out", tmp_path / "x", code=2)
+    run(*words, "--watch", "mlflow", "--out", tmp_path / "x", code=2)
+    watched = (*words, "--watch", "wandb", "--run", tmp_path / "w", "--out", tmp_path / "x")
+    assert "watch is 'wandb': expected tensorboard or mlflow" in run(*watched, code=1).stderr
     made = document(*words, "--run", tmp_path / "run", "--out", tmp_path / "a")
     assert {path.name for path in (tmp_path / "run").iterdir()} == {
         "checkpoint.safetensors", "log.jsonl", "report.json",
