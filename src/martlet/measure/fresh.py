@@ -1,8 +1,8 @@
 """One answer in a process of its own: cold start and memory are told by nothing else.
 
-``python -m martlet.measure.fresh FOLDER K`` opens the bundle, answers its first user and writes
-one JSON line of time stamps (``time.monotonic``, which all processes of a machine share) and
-memory.
+``python -m martlet.measure.fresh FOLDER K`` opens the bundle, answers its first user (or a row of
+which nothing is known, where it predicts labels) and writes one JSON line of time stamps
+(``time.monotonic``, which all processes of a machine share) and memory.
 """
 
 from __future__ import annotations
@@ -79,7 +79,10 @@ def _main(folder: str, k: str) -> None:
     before = peak_bytes()
     bundle = Bundle.load(folder)
     opened = time.monotonic()
-    bundle.recommend([bundle.users.ids[0] if len(bundle.users) else ""], k=int(k))
+    if bundle.predicts:
+        bundle.predict({name: [None] for name in bundle.columns})
+    else:
+        bundle.recommend([bundle.users.ids[0] if len(bundle.users) else ""], k=int(k))
     answered = time.monotonic()
     stamps = {"begin": _BEGIN, "opened": opened, "answered": answered}
     print(json.dumps(stamps | {"before_bytes": before, "peak_bytes": peak_bytes()}))

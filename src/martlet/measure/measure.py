@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from martlet.core import Dataset, Progress
+from martlet.core import DataError, Dataset, Progress, Tabular
 from martlet.core.queries import Seen
 from martlet.measure import cost as costs
 from martlet.measure.machine import machine, threads, versions
@@ -20,11 +20,11 @@ METRICS = ("ndcg", "recall", "hit_rate", "mrr", "coverage", "novelty")
 
 def measure(
     bundle: Bundle,
-    dataset: Dataset | None = None,
+    dataset: Dataset | Tabular | None = None,
     *,
     part: str = "test",
     k: int = 10,
-    metrics: Sequence[str] = METRICS,
+    metrics: Sequence[str] | None = None,
     value: str | None = None,
     seen: Seen = "hide",
     cost: bool = True,
@@ -38,10 +38,13 @@ def measure(
 
     Args:
         bundle: what to measure.
-        dataset: its part gives the quality; without one, only the cost is measured.
+        dataset: its part gives the quality; without one, only the cost is measured. A bundle that
+            was fitted on labelled rows takes such, and ``k``, ``value``, ``seen`` and ``memory_mb``
+            do not count.
         part: "valid" or "test".
         k: length of the lists that the cost is of; where ``quality`` has several, the longest.
-        metrics: names from ``martlet.metrics.METRICS``.
+        metrics: names from ``martlet.metrics.METRICS``, of labelled rows from ``LABEL_METRICS``;
+            None takes the usual ones.
         value: numeric column of the catalogue, for ``value_recall``.
         seen: whether the history may be shown again.
         cost: measure latency, throughput, bytes.
@@ -52,8 +55,25 @@ def measure(
         progress: told how far it is.
 
     Raises:
-        DataError: the part cannot be measured on; see ``evaluate``.
+        DataError: the part cannot be measured on; see ``evaluate`` and ``evaluate_labels``. Or the
+            bundle ranks items and the rows are labelled, or the other way round.
     """
+    if isinstance(dataset, Dataset if bundle.predicts else Tabular):
+        raise DataError(
+            "the bundle was fitted on labelled rows, and the data are events"
+            if bundle.predicts
+            else "the bundle ranks items for users, and the data are labelled rows"
+            ": measure it on a folder that was prepared as its own was"
+        )
+    if bundle.predicts:
+        from martlet.measure.labels import measure_labels
+
+        assert not isinstance(dataset, Dataset)
+        return measure_labels(
+            bundle, dataset, part=part, metrics=metrics, cost=cost, cold_runs=cold_runs,
+            train_s=train_s, progress=progress,
+        )  # fmt: skip
+    assert not isinstance(dataset, Tabular)
     figures: Mapping[str, float] = {}
     num_users, data_hash = 0, None
     if dataset is not None and quality is None:
@@ -64,7 +84,7 @@ def measure(
             dataset,
             part=part,
             ks=(k,),
-            metrics=metrics,
+            metrics=metrics or METRICS,
             value=value,
             seen=seen,
             memory_mb=memory_mb,

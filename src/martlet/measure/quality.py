@@ -14,6 +14,7 @@ from martlet.core import (
     Column,
     DataError,
     Dataset,
+    Examples,
     Interactions,
     Progress,
     Queries,
@@ -196,7 +197,7 @@ def columns_read(scorer: Any) -> tuple[str, ...]:
     return context_of(getattr(bundle, "scorer", bundle))
 
 
-def refuse_seen_in_training(scorer: Any, events: Interactions, part: str) -> None:
+def refuse_seen_in_training(scorer: Any, events: Interactions | Examples, part: str) -> None:
     """Refuse to measure a bundle on what it was fitted on.
 
     Raises:
@@ -204,8 +205,9 @@ def refuse_seen_in_training(scorer: Any, events: Interactions, part: str) -> Non
     """
     lineage = getattr(scorer, "lineage", ())
     if lineage and events.hash in lineage[0].get("trained_on", ()):
+        what = "rows" if isinstance(events, Examples) else "events"
         raise DataError(
-            f"part {part!r} was trained on: its events stand in the bundle's lineage; measure on "
+            f"part {part!r} was trained on: its {what} stand in the bundle's lineage; measure on "
             "a part that the model has not seen"
         )
 

@@ -28,9 +28,10 @@ class Receipt:
         quality: metric name (``ndcg@10``) to its mean over the users.
         cost: name to value; the name ends in its unit (``_ms``, ``_s``, ``_mb`` = 10^6 bytes,
             ``_qps``); None where it was not measured.
-        num_users: users that the quality is a mean of; 0 where no quality was measured.
+        num_users: users that the quality is a mean of; 0 where no quality was measured, and of
+            labelled rows, which ``quality`` counts itself.
         part: the part of the dataset that was asked for, or None.
-        k: length of the lists.
+        k: length of the lists; 0 of labelled rows.
         bundle_id: the bundle's own hash.
         data_hash: hash of the interactions that the quality was measured on, or None.
         seed: the seed of the fit.
@@ -104,13 +105,23 @@ class Receipt:
         return " + ".join(map(str, steps))
 
     def __str__(self) -> str:
-        of = f" ({self.num_users:,} users of part {self.part})" if self.part else ""
-        rows = [f"{self.name}{of}"]
-        rows += [
-            "  ".join(f"{k} {v:.4g}" for k, v in group.items() if v is not None)
-            for group in (self.quality, self.cost)
-        ]
+        whose = f"{self.num_users:,} users of " if self.num_users else ""
+        of = f" ({whose}part {self.part})" if self.part else ""
+        rows = [f"{self.name}{of}", _told(self.quality), _told(self.cost)]
         return "\n".join(row for row in rows if row)
+
+
+def _told(values: Mapping[str, float | None]) -> str:
+    """Return names and values in a line, an interval behind its own."""
+    found = []
+    for name, value in values.items():
+        low, high = values.get(f"{name}_low"), values.get(f"{name}_high")
+        stem = name.removesuffix("_low").removesuffix("_high")
+        if value is None or (stem != name and f"{stem}_low" in values):
+            continue
+        interval = "" if low is None or high is None else f" [{low:.4g}, {high:.4g}]"
+        found.append(f"{name} {value:.4g}{interval}")
+    return "  ".join(found)
 
 
 def _finite(values: Mapping[str, float | None]) -> dict[str, float | None]:

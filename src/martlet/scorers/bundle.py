@@ -299,6 +299,12 @@ class Bundle:
         """Whether it was fitted on labelled rows: it answers ``predict``, and ranks nothing."""
         return not len(self.items) and hasattr(self.scorer, "predict")
 
+    @property
+    def columns(self) -> Mapping[str, str]:
+        """The columns of the labelled rows that it was fitted on, "number" or "text" each."""
+        found: Mapping[str, str] = self.lineage[0].get("columns", {}) if self.lineage else {}
+        return found if self.predicts else {}
+
     def predict(self, columns: Mapping[str, Any]) -> NDArray[np.float32]:
         """Return (N,) float32 chances of label 1, of N rows given as columns.
 
