@@ -21,21 +21,35 @@ class SASRec(NextItem):
     ReLU, and a wider inner layer; the softmax over the whole catalogue in place of one negative an
     event, which alone explains most of the quality reported since (Klenitskiy and Vasilev, 2023).
 
+    With ``masked``, it reads in both directions and is taught to tell hidden events from those
+    around them; at serving a hidden one stands after the last event. **Source**: Sun et al.,
+    "BERT4Rec: Sequential Recommendation with Bidirectional Encoder Representations from
+    Transformer" (2019). **Differs**: the layers and the losses are the same as without.
+
     Attributes:
         blocks: layers of attention and network.
         heads: of the attention; they divide ``dim``.
         inner: width of the network's inner layer over ``dim``.
+        masked: share of the events that a step hides; 0 reads from left to right.
     """
 
     blocks: int = 2
     heads: int = 2
     inner: int = 4
+    masked: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_counts(self, "blocks", "heads", "inner")
         if self.dim % self.heads:
             raise SpecError(f"{self.heads} heads do not divide dim {self.dim}: expected a divisor")
+        if not 0 <= self.masked < 1:
+            raise SpecError(f"masked is {self.masked}: expected a share of the events, 0 to 1")
+
+    @property
+    def hidden_share(self) -> float:
+        """Share of the events that a training step hides."""
+        return self.masked
 
     def encoder(self) -> nn.Module:
         """Return the network."""
@@ -47,17 +61,22 @@ class Encoder(nn.Module):
 
     def __init__(self, spec: SASRec) -> None:
         super().__init__()
-        self.place = nn.Parameter(torch.randn(spec.max_length, spec.dim) * 0.02)
-        self.blocks = nn.Sequential(*(Block(spec) for _ in range(spec.blocks)))
+        places = spec.max_length + (spec.masked > 0)
+        self.place = nn.Parameter(torch.randn(places, spec.dim) * 0.02)
+        self.hole = nn.Parameter(torch.randn(spec.dim) * 0.02) if spec.masked else None
+        self.blocks = nn.ModuleList(Block(spec) for _ in range(spec.blocks))
         self.norm = nn.LayerNorm(spec.dim)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return (B, L, d) of (B, L, d)."""
-        return self.norm(self.blocks(x + self.place[: x.shape[1]]))  # type: ignore[no-any-return]
+    def forward(self, x: Tensor, inside: Tensor | None = None) -> Tensor:
+        """Return (B, L, d) of (B, L, d); with ``inside`` (B, L) bool, a place sees all of these."""
+        x = x + self.place[: x.shape[1]]
+        for block in self.blocks:
+            x = block(x, inside)
+        return self.norm(x)  # type: ignore[no-any-return]
 
 
 class Block(nn.Module):
-    """Causal attention and a network, each behind a norm and beside a residual."""
+    """Attention and a network, each behind a norm and beside a residual."""
 
     def __init__(self, spec: SASRec) -> None:
         super().__init__()
@@ -69,14 +88,17 @@ class Block(nn.Module):
             nn.Linear(d, spec.inner * d), nn.GELU(), nn.Linear(spec.inner * d, d)
         )
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, inside: Tensor | None) -> Tensor:
         """Return (B, L, d) of (B, L, d)."""
         batch, length, d = x.shape
         parts = self.parts(self.norm(x)).view(batch, length, 3, self.heads, d // self.heads)
         query, key, value = parts.permute(2, 0, 3, 1, 4)
         # Padding stands behind the events, so the causal mask already hides it from them.
         share = self.dropout if self.training else 0.0
-        seen = F.scaled_dot_product_attention(query, key, value, dropout_p=share, is_causal=True)
+        mask = None if inside is None else inside[:, None, None]
+        seen = F.scaled_dot_product_attention(
+            query, key, value, mask, dropout_p=share, is_causal=inside is None
+        )
         seen = self.joined(seen.transpose(1, 2).reshape(batch, length, d))
         x = x + F.dropout(seen, share)
         return x + F.dropout(self.network(self.norm2(x)), share)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 import torch
@@ -25,6 +26,7 @@ from martlet.train.negatives import Negatives
 from martlet.train.plan import Plan
 from martlet.train.run import Run
 from martlet.train.sequences import Pieces
+from martlet.train.teacher import Answers, Distil, ask, disagreement_among, shift, unlike
 
 _K = 10
 
@@ -45,6 +47,11 @@ class NextItem(Plan, ABC):
             popularity; "gbce"; "bpr".
         negatives: items drawn a batch ("sampled") or an event ("gbce", "bpr").
         negative_power: of popularity, by which "sampled" and "bpr" draw.
+        distil: what is learnt of a teacher, where one is given: its "scores", softened; its
+            "ranks"; or its "features", the vectors it makes of a history, through a linear map.
+        distil_weight: share of what is learnt of the teacher in the loss; the rest is the log's.
+        distil_top: items of each of its answers.
+        temperature: by which scores are softened; for ranks, how many count.
     """
 
     dim: int = 64
@@ -54,13 +61,28 @@ class NextItem(Plan, ABC):
     loss: Literal["softmax", "sampled", "gbce", "bpr"] = "softmax"
     negatives: int = 256
     negative_power: float = 0.5
-    accepts: ClassVar[tuple[str, ...]] = ("init", "run")
+    distil: Distil = "scores"
+    distil_weight: float = 0.5
+    distil_top: int = 100
+    temperature: float = 1.0
+    accepts: ClassVar[tuple[str, ...]] = ("init", "teacher", "run")
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_counts(self, "dim", "max_length", "tokens", "negatives")
+        check_counts(self, "dim", "max_length", "tokens", "negatives", "distil_top")
         if not 0 <= self.dropout < 1:
             raise SpecError(f"dropout is {self.dropout}: expected 0 or more, and below 1")
+        if self.distil not in get_args(Distil):
+            raise SpecError(f"distil is {self.distil!r}: expected {', '.join(get_args(Distil))}")
+        if not 0 <= self.distil_weight <= 1:
+            raise SpecError(f"distil_weight is {self.distil_weight}: expected a share, 0 to 1")
+        if not self.temperature > 0:
+            raise SpecError(f"temperature is {self.temperature}: expected a number above 0")
+
+    @property
+    def hidden_share(self) -> float:
+        """Share of the events that a training step hides; 0 where each place tells the next."""
+        return 0.0
 
     @abstractmethod
     def encoder(self) -> nn.Module:
@@ -87,21 +109,26 @@ class NextItem(Plan, ABC):
         *,
         seed: int = 0,
         init: Bundle | None = None,
+        teacher: Bundle | None = None,
         run: Run | None = None,
     ) -> Network:
         """Return the trained network as an ONNX encoder over its item vectors.
 
         Raises:
             DataError: no user has two events to learn an order from.
-            SpecError: an ``init`` of another family, dimension or length.
+            SpecError: an ``init`` of another family, dimension or length; a teacher of a masked
+                model, of another catalogue, or without the vectors that are to be learnt.
         """
         torch.manual_seed(seed)
         network = ItemNetwork(dataset.num_items, self.dim, self.encoder(), self.dropout)
         if init is not None:
             network.start_from(init, dataset)
-        task = _Task(self, network.to(device_of(self.device)), dataset, seed)
-        origin = None if init is None else init.id
-        key = fingerprint(type(self).__name__, asdict(self), seed, dataset.train.hash, origin)
+        task = _Task(self, network, dataset, seed)
+        if teacher is not None:
+            task.learn_from(teacher, run or Run())
+        network.to(device_of(self.device))
+        origins = [None if one is None else one.id for one in (init, teacher)]
+        key = fingerprint(type(self).__name__, asdict(self), seed, dataset.train.hash, *origins)
         train(task, self, seed=seed, key=key, run=run)
         return network.export(self.max_length)
 
@@ -114,10 +141,25 @@ class ItemNetwork(nn.Module):
         self.items = nn.Parameter(torch.randn(num_items, dim) * 0.02)
         self.encoder = encoder
         self.dropout = nn.Dropout(dropout)
+        self.lift: nn.Linear | None = None  # from its vectors to a teacher's, for training alone
 
-    def forward(self, rows: Tensor) -> Tensor:
-        """Return (B, L, d) vectors of what comes after each place, of (B, L) item rows."""
-        return self.encoder(self.dropout(nn.functional.embedding(rows, self.items)))  # type: ignore[no-any-return]
+    def forward(self, tensors: Mapping[str, Tensor]) -> Tensor:
+        """Return the (T, d) vectors from which the targets of a batch are told."""
+        x = nn.functional.embedding(tensors["rows"], self.items)
+        if "hidden" not in tensors:
+            return self.encoder(self.dropout(x))[tensors["mask"]]  # type: ignore[no-any-return]
+        hole: Any = self.encoder.hole
+        x = torch.where(tensors["hidden"][:, :, None], hole, x)
+        return self.encoder(self.dropout(x), tensors["mask"])[tensors["hidden"]]  # type: ignore[no-any-return]
+
+    def answer(self, rows: Tensor, lengths: Tensor) -> Tensor:
+        """Return the (B, d) vectors of what comes after histories, (B, L) rows padded behind."""
+        return self.last(nn.functional.embedding(rows, self.items), lengths)  # type: ignore[no-any-return]
+
+    @property
+    def last(self) -> nn.Module:
+        """What is served."""
+        return _Last(self.encoder)
 
     def start_from(self, bundle: Bundle, dataset: Dataset) -> None:
         """Take over a bundle's encoder, and its vectors of the items that both know by id."""
@@ -151,7 +193,7 @@ class ItemNetwork(nn.Module):
             for name, p in self.encoder.state_dict().items()
         }
         items = Table.of(self.items.detach().numpy())
-        model = to_onnx(_Last(self.encoder).eval(), self.items.shape[1], max_length)
+        model = to_onnx(self.last.eval(), self.items.shape[1], max_length)
         return Network(items, model, None, max_length, parameters)
 
 
@@ -164,9 +206,16 @@ class _Last(nn.Module):
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
         """Return (B, d), of x (B, L, d) and lengths (B,)."""
-        found: Tensor = self.encoder(x)
-        at = (lengths - 1)[:, None, None].expand(-1, 1, found.shape[2])
-        return found.gather(1, at)[:, 0]
+        hole, at = getattr(self.encoder, "hole", None), lengths[:, None] - 1
+        if hole is None:
+            found: Tensor = self.encoder(x)
+        else:
+            at = at + 1
+            x = nn.functional.pad(x, (0, 0, 0, 1))
+            step = torch.arange(x.shape[1], device=x.device)
+            x = torch.where((step == at)[:, :, None], hole, x)
+            found = self.encoder(x, step <= at)
+        return found.gather(1, at[:, :, None].expand(-1, 1, found.shape[2]))[:, 0]
 
 
 class _Task:
@@ -185,38 +234,88 @@ class _Task:
         power = 0.0 if spec.loss == "gbce" else spec.negative_power
         self.drawn = Negatives(dataset.train.item_count, power, seed)
         self._log_q = torch.from_numpy(self.drawn.log_q)
+        self._answers: Answers | None = None
+
+    def learn_from(self, teacher: Bundle, run: Run) -> None:
+        """Ask the teacher, and add what is learnt of it to the loss."""
+        spec = self.spec
+        if spec.hidden_share:
+            raise SpecError(
+                "a teacher answers what comes next, and a masked model is taught what is hidden: "
+                "set masked=0"
+            )
+        self._answers = ask(
+            teacher,
+            self.dataset,
+            kind=spec.distil,
+            k=spec.distil_top,
+            folder=run.folder,
+            progress=run.progress,
+        )
+        if spec.distil == "features":
+            self.network.lift = nn.Linear(spec.dim, self._answers.dim)
 
     def batches(self, epoch: int) -> list[NDArray[np.int64]]:
         return self.pieces.batches(epoch)
 
-    def take(self, batch: NDArray[np.int64], step: int) -> list[Tensor]:
-        rows, mask, target = self.pieces.take(batch)
-        count = self.spec.negatives
-        shape = (count,) if self.spec.loss == "sampled" else (len(target), count)
-        arrays = [rows, mask, target]
-        if self.spec.loss != "softmax":
-            arrays.append(self.drawn.draw(shape, step))
-        return [torch.from_numpy(array) for array in arrays]
+    def take(self, batch: NDArray[np.int64], step: int) -> dict[str, Tensor]:
+        spec, share = self.spec, self.spec.hidden_share
+        found = self.pieces.hide(batch, share, step) if share else self.pieces.take(batch)
+        arrays: dict[str, NDArray[Any]] = found._asdict()
+        event = arrays.pop("event")
+        if spec.loss != "softmax":
+            count = spec.negatives
+            shape = (count,) if spec.loss == "sampled" else (len(event), count)
+            arrays["drawn"] = self.drawn.draw(shape, step)
+        if self._answers is not None:
+            arrays |= self._answers.lesson(spec.distil, event, spec.temperature)
+        return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
-    def loss(self, tensors: list[Tensor]) -> tuple[Tensor, int]:
+    def loss(self, tensors: dict[str, Tensor]) -> tuple[Tensor, int]:
+        tensors = {name: one.to(self.network.items.device) for name, one in tensors.items()}
+        vectors, target = self.network(tensors), tensors["target"]
+        return self._taught(vectors, target, tensors), len(target)
+
+    def _taught(self, vectors: Tensor, target: Tensor, tensors: dict[str, Tensor]) -> Tensor:
+        """Return the loss with the teacher's part in it, where there is one."""
+        spec, items, share = self.spec, self.network.items, self.spec.distil_weight
+        if self.network.lift is not None:
+            apart = unlike(self.network.lift(vectors), tensors["vector"])
+            return (1 - share) * self._plain(vectors, target, tensors) + share * apart
+        if "share" not in tensors:
+            return self._plain(vectors, target, tensors)
+        heat = spec.temperature if spec.distil == "scores" else 1.0
+        lesson = tensors["row"], tensors["share"]
+        if spec.loss != "softmax":
+            among = disagreement_among(vectors / heat, items, *lesson) * heat**2
+            return (1 - share) * self._plain(vectors, target, tensors) + share * among
+        if heat == 1:  # both parts are a softmax over the same scores
+            return losses.softmax(vectors, items, target) + share * shift(
+                vectors, items, target, *lesson
+            )
+        soft = losses.softmax(vectors / heat, items, target) + shift(
+            vectors / heat, items, target, *lesson
+        )
+        return (1 - share) * losses.softmax(vectors, items, target) + share * heat**2 * soft
+
+    def _plain(self, vectors: Tensor, target: Tensor, tensors: dict[str, Tensor]) -> Tensor:
+        """Return the loss of the log alone."""
         items = self.network.items
-        rows, mask, target, *drawn = (tensor.to(items.device) for tensor in tensors)
-        vectors = self.network(rows)[mask]
         if self.spec.loss == "softmax":
-            return losses.softmax(vectors, items, target), len(target)
+            return losses.softmax(vectors, items, target)
+        drawn = tensors["drawn"]
         positive = (vectors * items[target]).sum(1)
         if self.spec.loss == "sampled":
-            log_q, negative = self._log_q.to(items.device), vectors @ items[drawn[0]].T
-            hit = target[:, None] == drawn[0]
-            value = losses.sampled_softmax(positive, negative, log_q[target], log_q[drawn[0]], hit)
-            return value, len(target)
-        negative = torch.einsum("td,tmd->tm", vectors, items[drawn[0]])
+            log_q, negative = self._log_q.to(items.device), vectors @ items[drawn].T
+            hit = target[:, None] == drawn
+            return losses.sampled_softmax(positive, negative, log_q[target], log_q[drawn], hit)
+        negative = torch.einsum("td,tmd->tm", vectors, items[drawn])
         # The target itself, drawn, counts for nothing.
-        negative = negative.masked_fill(drawn[0] == target[:, None], -torch.inf)
+        negative = negative.masked_fill(drawn == target[:, None], -torch.inf)
         if self.spec.loss == "bpr":
-            return losses.bpr(positive, negative), len(target)
+            return losses.bpr(positive, negative)
         share = self.spec.negatives / max(1, len(items) - 1)
-        return losses.gbce(positive, negative, share), len(target)
+        return losses.gbce(positive, negative, share)
 
     def validate(self) -> float | None:
         """Return NDCG over the whole catalogue, what was met before left out."""
@@ -245,5 +344,6 @@ class _Task:
         mask = step < length[:, None]
         at = (histories.indptr[users + 1] - length)[:, None] + step
         rows = np.where(mask, histories.indices[np.where(mask, at, 0)], 0).astype(np.int64)
-        found = self.network(torch.from_numpy(rows).to(self.network.items.device))
-        return found[torch.arange(len(users)), torch.from_numpy(length - 1)].cpu().numpy()  # type: ignore[no-any-return]
+        device = self.network.items.device
+        given = (torch.from_numpy(array).to(device) for array in (rows, length))
+        return self.network.answer(*given).cpu().numpy()

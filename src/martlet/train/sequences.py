@@ -13,6 +13,8 @@ from martlet.core import CSR, rng
 
 I64 = NDArray[np.int64]
 
+_LAST_ALONE = 0.1  # of the pieces, as in BERT4Rec's own data: one in eleven there
+
 
 class Tokens(NamedTuple):
     """A batch of pieces, padded behind.
@@ -21,11 +23,31 @@ class Tokens(NamedTuple):
         rows: (B, L) int64 item rows; 0 where ``mask`` is False.
         mask: (B, L) bool: where an event stands.
         target: (T,) int64 the next item of each event, in the order of ``mask``.
+        event: (T,) int64 where each event stands among those of all histories.
     """
 
     rows: I64
     mask: NDArray[np.bool_]
     target: I64
+    event: I64
+
+
+class Cloze(NamedTuple):
+    """A batch of pieces with events hidden in it, padded behind.
+
+    Attributes:
+        rows: (B, L) int64 item rows; 0 where ``mask`` is False.
+        mask: (B, L) bool: where an event stands.
+        hidden: (B, L) bool: which of them are to be told from the rest; one in a piece at least.
+        target: (T,) int64 their items, in the order of ``hidden``.
+        event: (T,) int64 where each stands among those of all histories.
+    """
+
+    rows: I64
+    mask: NDArray[np.bool_]
+    hidden: NDArray[np.bool_]
+    target: I64
+    event: I64
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,14 +78,33 @@ class Pieces:
         return [order[cuts[at] : cuts[at + 1]] for at in stream.permutation(len(cuts) - 1)]
 
     def take(self, pieces: I64) -> Tokens:
-        """Return the events of some pieces."""
-        inputs = self._inputs[pieces]
-        step = np.arange(inputs.max())
-        mask = step < inputs[:, None]
+        """Return the events of some pieces, each with the one after it."""
+        rows, mask, event = self._padded(pieces, 0)
+        target = self.histories.indices[event + 1]
+        return Tokens(rows, mask, target.astype(np.int64), event)
+
+    def hide(self, pieces: I64, share: float, step: int) -> Cloze:
+        """Return some pieces whole, the last target among the events, with a share of them hidden.
+
+        In one piece of ten the last event alone is, as it is at serving. What is hidden is a
+        function of the seed and the step.
+        """
+        rows, mask, event = self._padded(pieces, 1)
+        stream = rng(self.seed, "hidden", step)
+        last = np.arange(mask.shape[1]) == mask.sum(1, keepdims=True) - 1
+        hidden = mask & (stream.random(mask.shape) < share)
+        hidden &= stream.random((len(mask), 1)) >= _LAST_ALONE
+        hidden |= last & ~hidden.any(1, keepdims=True)
+        return Cloze(rows, mask, hidden, rows[hidden], event[hidden[mask]])
+
+    def _padded(self, pieces: I64, more: int) -> tuple[I64, NDArray[np.bool_], I64]:
+        """Return the rows and the mask of pieces with ``more`` events behind, and all events."""
+        count = self._inputs[pieces] + more
+        step = np.arange(count.max())
+        mask = step < count[:, None]
         at = self._start[pieces][:, None] + step
         rows = np.where(mask, self.histories.indices[np.where(mask, at, 0)], 0)
-        target = self.histories.indices[at[mask] + 1]
-        return Tokens(rows.astype(np.int64), mask, target.astype(np.int64))
+        return rows.astype(np.int64), mask, at[mask]
 
     @cached_property
     def num_targets(self) -> int:

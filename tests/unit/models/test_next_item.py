@@ -108,6 +108,79 @@ def test_a_start_from_another_shape_is_refused(bundle, data):
         mt.fit(SASRec(**SMALL), data, init=mt.fit(mt.IALS(dim=16), data))
 
 
+@pytest.fixture(scope="module")
+def cloze(data):
+    return mt.fit(TestMasked.spec, data, seed=0)
+
+
+class TestMasked:
+    spec = SASRec(**SMALL | {"epochs": 40, "patience": 0}, masked=0.3)
+
+    def test_it_learns_what_comes_next_from_what_was_hidden(self, cloze, data):
+        assert ndcg(cloze, data) > 0.6
+
+    def test_an_event_is_seen_from_both_sides(self):
+        encoder = self.spec.encoder().eval()
+        x, inside = torch.randn(1, 5, 16), torch.tensor([[True] * 4 + [False]])
+        y = x.clone()
+        y[0, 3] = torch.randn(16)
+        with torch.no_grad():
+            assert (encoder(x, inside) - encoder(y, inside))[:, 0].abs().max() > 1e-3
+            y = x.clone()
+            y[0, 4] = torch.randn(16)  # padding
+            torch.testing.assert_close(encoder(x, inside)[:, :4], encoder(y, inside)[:, :4])
+
+    def test_at_serving_a_hidden_event_stands_after_the_last(self, cloze):
+        scorer = cloze.scorer
+        tables = {name: torch.tensor(table.dense()) for name, table in scorer.tables().items()}
+        encoder = self.spec.encoder().eval()
+        encoder.load_state_dict(
+            {name: tables[f"network.{name}"].reshape(p.shape)
+             for name, p in encoder.state_dict().items()}
+        )  # fmt: skip
+        rows = [[1], [3, 4, 5], list(range(9))]
+        found = scorer.encode(Queries.of(CSR.from_rows(rows, scorer.num_items)))
+        for row, vector in zip(rows, found, strict=True):
+            x = torch.cat([tables["items"][row[-6:]], encoder.hole[None]])[None]
+            with torch.no_grad():
+                expected = encoder(x, torch.ones(1, x.shape[1], dtype=torch.bool))[0, -1]
+            np.testing.assert_allclose(vector, expected, rtol=1e-4, atol=1e-5)
+
+    def test_histories_of_unlike_length_run_together_as_alone(self, cloze):
+        rows = [[1], [3, 4, 5], list(range(9))]
+        runtime, items = cloze.scorer.runtime, cloze.scorer.items
+        x = np.zeros((3, 6, 16), np.float32)
+        for one, row in zip(x, rows, strict=True):
+            one[: len(row[-6:])] = items.rows(np.array(row[-6:]))
+        found = runtime.run(x=x, lengths=np.array([1, 3, 6]))
+        alone = cloze.scorer.encode(Queries.of(CSR.from_rows(rows, items.shape[0])))
+        np.testing.assert_allclose(found, alone, rtol=1e-4, atol=1e-5)
+
+    def test_stopped_and_resumed_it_ends_with_the_same_digits(self, data, tmp_path):
+        spec = replace(self.spec, epochs=3)
+        whole = spec.fit(data, seed=2)
+
+        class Enough(Exception):
+            pass
+
+        def stop(step, done, total):
+            if done == total // 2:
+                raise Enough
+
+        run = mt.Run(tmp_path, every_steps=1, progress=stop)
+        with pytest.raises(Enough):
+            spec.fit(data, seed=2, run=run)
+        again = spec.fit(data, seed=2, run=replace(run, resume=True, progress=None))
+        for name, table in whole.tables().items():
+            np.testing.assert_array_equal(table.dense(), again.tables()[name].dense())
+
+    def test_it_warms_up_another(self, cloze, data):
+        warm = mt.fit(replace(self.spec, epochs=1), data, seed=1, init=cloze)
+        assert ndcg(warm, data) > 0.5
+        with pytest.raises(SpecError, match="same family, dimension and length"):
+            mt.fit(SASRec(**SMALL), data, init=cloze)
+
+
 def test_users_of_one_event_teach_no_order(data):
     lonely = data.train.select(np.flatnonzero(np.diff(data.train.user_row, prepend=-1)))
     with pytest.raises(DataError, match="no user of the train part has two events"):
@@ -123,6 +196,11 @@ def test_users_of_one_event_teach_no_order(data):
         (SASRec, {"dropout": 1.0}),
         (SASRec, {"tokens": 0}),
         (SASRec, {"device": "abacus"}),
+        (SASRec, {"masked": 1.0}),
+        (SASRec, {"distil": "by heart"}),
+        (SASRec, {"distil_weight": 1.5}),
+        (SASRec, {"distil_top": 0}),
+        (SASRec, {"temperature": 0.0}),
         (GRU4Rec, {"layers": 0}),
         (NextItNet, {"cycle": 0}),
         (NextItNet, {"kernel": 0}),

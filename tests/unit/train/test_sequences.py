@@ -88,3 +88,39 @@ def test_a_draw_is_a_function_of_seed_and_step():
              for seed, step in ((0, 0), (0, 0), (0, 1), (1, 0))]  # fmt: skip
     assert draws[0] == draws[1]
     assert draws[0] != draws[2] != draws[3]
+
+
+class TestHiddenEvents:
+    pieces = Pieces(CSR.from_rows([[7, *range(6)], [8, 9], [3], [4, 5, 6, 7]], 10), 4, 100, 0)
+
+    def hide(self, share, step):
+        return self.pieces.hide(np.concatenate(self.pieces.batches(0)), share, step)
+
+    @given(st.floats(0, 0.9), st.integers(0, 50))
+    def test_every_piece_hides_one_at_least_and_tells_what_it_was(self, share, step):
+        cloze = self.hide(share, step)
+        assert cloze.hidden.any(1).all()
+        assert not (cloze.hidden & ~cloze.mask).any()
+        np.testing.assert_array_equal(cloze.target, cloze.rows[cloze.hidden])
+        np.testing.assert_array_equal(cloze.target, self.pieces.histories.indices[cloze.event])
+
+    def test_a_piece_holds_its_last_target_too(self):
+        cloze = self.hide(0.0, 0)
+        found = sorted(row[mask].tolist() for row, mask in zip(cloze.rows, cloze.mask, strict=True))
+        assert found == [[1, 2, 3, 4, 5], [4, 5, 6, 7], [7, 0, 1], [8, 9]]
+        # Nothing was drawn, so the last event of each is hidden.
+        ends = cloze.mask.sum(1) - 1
+        assert cloze.hidden[np.arange(len(ends)), ends].all()
+        assert cloze.hidden.sum() == len(ends)
+
+    def test_the_share_is_met_and_now_and_then_the_last_is_hidden_alone(self):
+        pieces = Pieces(CSR.from_rows([list(range(10))] * 4000, 10), 20, 10**6, 0)
+        cloze = pieces.hide(np.arange(4000), 0.5, 3)
+        alone = (cloze.hidden.sum(1) == 1) & cloze.hidden[:, -1]
+        assert 0.09 < alone.mean() < 0.13
+        assert abs(cloze.hidden[~alone].mean() - 0.5) < 0.01
+
+    def test_what_is_hidden_is_a_function_of_the_step(self):
+        one, same, other = (self.hide(0.5, step).hidden for step in (1, 1, 2))
+        np.testing.assert_array_equal(one, same)
+        assert (one != other).any()
