@@ -77,6 +77,7 @@ class FieldModel(Plan, ABC):
     negatives: int = 4
     accepts: ClassVar[tuple[str, ...]] = ("run",)
     has_wide: ClassVar[bool] = False
+    takes_rows: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
