@@ -164,27 +164,32 @@ class Features:
             DataError: columns of different lengths or types.
         """
         whole = Source({name: columns[name] for name in self.uses if name in columns} or columns)
-        parts = [
-            self._encode(whole.part(begin, begin + _BLOCK))
-            for begin in range(0, max(whole.num_rows, 1), _BLOCK)
-        ]
-        return parts[0] if len(parts) == 1 else _join(parts)
+        rows = np.empty((whole.num_rows, len(self.fields)), np.int32)
+        numbers = np.empty((whole.num_rows, len(self.numbers)), np.float32)
+        bags = []
+        for begin in range(0, max(whole.num_rows, 1), _BLOCK):
+            part = slice(begin, begin + _BLOCK)
+            bags.append(self._encode(whole.part(begin, begin + _BLOCK), rows[part], numbers[part]))
+        return Encoded(rows, numbers, tuple(_join(one) for one in zip(*bags, strict=True)))
 
-    def _encode(self, source: Source) -> Encoded:
+    def _encode(self, source: Source, rows: I32, numbers: F32) -> list[Ragged]:
+        """Fill the rows and numbers of a block, and return its bags."""
         first = self.offsets.astype(np.int32)
         num_plain, num_bags = len(self._plain), len(self._bags)
-        rows = np.empty((source.num_rows, num_plain + len(self._crosses)), np.int32)
         for i, one in enumerate(self._plain):
             rows[:, i] = one.apply(source) + first[i]
         for i, one in enumerate(self._crosses, num_plain):
             rows[:, i] = one.apply(source) + first[i + num_bags]
-        bags = []
-        for i, many in enumerate(self._bags, num_plain):
-            bag = many.apply(source)
-            bags.append(Ragged(bag.indptr, bag.rows + first[i]))
-        parts = [one.apply(source) for one in self._numbers]
-        numbers = np.concatenate([np.empty((source.num_rows, 0), np.float32), *parts], axis=1)
-        return Encoded(rows, numbers, tuple(bags))
+        begin = 0
+        for number in self._numbers:
+            end = begin + len(number.names)
+            numbers[:, begin:end] = number.apply(source)
+            begin = end
+        bags = [many.apply(source) for many in self._bags]
+        return [
+            Ragged(bag.indptr, bag.rows + at)
+            for bag, at in zip(bags, first[num_plain:], strict=False)
+        ]
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON; with ``arrays`` it is all there is to store."""
@@ -218,12 +223,9 @@ class Features:
             raise BundleError(f"the features are damaged: {error}") from error
 
 
-def _join(parts: list[Encoded]) -> Encoded:
-    bags = []
-    for bag in zip(*(part.bags for part in parts), strict=True):
-        lengths = np.concatenate([[0], *(np.diff(one.indptr) for one in bag)])
-        bags.append(
-            Ragged(np.cumsum(lengths, dtype=np.int64), np.concatenate([one.rows for one in bag]))
-        )
+def _join(parts: tuple[Ragged, ...]) -> Ragged:
+    if len(parts) == 1:
+        return parts[0]
+    lengths = np.concatenate([[0], *(np.diff(part.indptr) for part in parts)])
     rows = np.concatenate([part.rows for part in parts])
-    return Encoded(rows, np.concatenate([part.numbers for part in parts]), tuple(bags))
+    return Ragged(np.cumsum(lengths, dtype=np.int64), rows)

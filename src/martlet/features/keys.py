@@ -53,15 +53,19 @@ def span_keys(blob: NDArray[np.uint8], start: NDArray[np.int64], length: NDArray
 def _block_keys(words: Any, start: NDArray[np.int64], length: NDArray[np.int64]) -> Keys:
     """``span_keys`` of spans that are not empty."""
     count = (length + 7) >> 3
-    first = np.cumsum(count) - count
-    place = np.arange(first[-1] + count[-1]) - np.repeat(first, count)  # of a word in its span
-    at = np.repeat(start, count) + 8 * place
-    left = np.minimum(np.repeat(length, count) - 8 * place, 8)
-    # A word that would reach beyond the block of text is read from further left and shifted.
-    inside = np.minimum(at, len(words) - 1)
-    word = words[inside] >> (8 * (at - inside)).astype(np.uint64)
-    word = word & _FIRST_BYTES[left]
-    word += (place + 1).astype(np.uint64) * _GOLDEN
+    end = np.cumsum(count)
+    first, last = end - count, end - 1
+    number = np.arange(end[-1])  # of a word in the block; its place in its span is less the first
+    at = np.repeat(start - 8 * first, count)
+    at += 8 * number
+    beyond = np.flatnonzero(at[last] >= len(words))  # only a span's last word may reach too far
+    over = at[last[beyond]] - (len(words) - 1)
+    at[last[beyond]] -= over
+    word = words[at]
+    word[last[beyond]] >>= (8 * over).astype(np.uint64)
+    word[last] &= _FIRST_BYTES[length - 8 * (count - 1)]
+    word += np.repeat((1 - first).astype(np.uint64) * _GOLDEN, count)
+    word += number.astype(np.uint64) * _GOLDEN
     keys = np.add.reduceat(mix(word), first)
     keys += length.astype(np.uint64) * _LENGTH
     return np.maximum(mix(keys), np.uint64(1))
