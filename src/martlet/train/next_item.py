@@ -27,6 +27,7 @@ from martlet.train.plan import Plan
 from martlet.train.run import Run
 from martlet.train.sequences import Pieces
 from martlet.train.teacher import Answers, Distil, ask, disagreement_among, shift, unlike
+from martlet.train.transfer import freeze, item_vectors
 
 _K = 10
 
@@ -52,6 +53,8 @@ class NextItem(Plan, ABC):
         distil_weight: share of what is learnt of the teacher in the loss; the rest is the log's.
         distil_top: items of each of its answers.
         temperature: by which scores are softened; for ranks, how many count.
+        freeze: patterns of the names of parameters that do not move, apart by commas: "items",
+            "encoder.*".
     """
 
     dim: int = 64
@@ -65,6 +68,7 @@ class NextItem(Plan, ABC):
     distil_weight: float = 0.5
     distil_top: int = 100
     temperature: float = 1.0
+    freeze: str = ""
     accepts: ClassVar[tuple[str, ...]] = ("init", "teacher", "run")
 
     def __post_init__(self) -> None:
@@ -117,7 +121,8 @@ class NextItem(Plan, ABC):
         Raises:
             DataError: no user has two events to learn an order from.
             SpecError: an ``init`` of another family, dimension or length; a teacher of a masked
-                model, of another catalogue, or without the vectors that are to be learnt.
+                model, of another catalogue, or without the vectors that are to be learnt; a
+                pattern that freezes nothing, or all.
         """
         torch.manual_seed(seed)
         network = ItemNetwork(dataset.num_items, self.dim, self.encoder(), self.dropout)
@@ -126,7 +131,7 @@ class NextItem(Plan, ABC):
         task = _Task(self, network, dataset, seed)
         if teacher is not None:
             task.learn_from(teacher, run or Run())
-        network.to(device_of(self.device))
+        freeze(network.to(device_of(self.device)), self.freeze)
         origins = [None if one is None else one.id for one in (init, teacher)]
         key = fingerprint(type(self).__name__, asdict(self), seed, dataset.train.hash, *origins)
         train(task, self, seed=seed, key=key, run=run)
@@ -162,7 +167,7 @@ class ItemNetwork(nn.Module):
         return _Last(self.encoder)
 
     def start_from(self, bundle: Bundle, dataset: Dataset) -> None:
-        """Take over a bundle's encoder, and its vectors of the items that both know by id."""
+        """Take over a bundle's encoder and its vectors: by id, or from the catalogue's columns."""
         own = self.encoder.state_dict()
         theirs = {
             name: table.dense() for name, table in getattr(bundle.scorer, "parameters", {}).items()
@@ -180,10 +185,9 @@ class ItemNetwork(nn.Module):
         self.encoder.load_state_dict(
             {name: torch.tensor(theirs[name]).reshape(p.shape) for name, p in own.items()}
         )
-        rows = bundle.items.rows(dataset.items.names(np.arange(dataset.num_items)))
-        known = rows >= 0
+        found, known = item_vectors(bundle, dataset)
         with torch.no_grad():
-            self.items[torch.from_numpy(known)] = torch.tensor(vectors.rows(rows[known]))
+            self.items[torch.from_numpy(known)] = torch.from_numpy(found[known])
 
     def export(self, max_length: int) -> Network:
         """Return the torch-free scorer that gives the same vectors."""
