@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from martlet.models.nextitnet import NextItNet as NextItNet
     from martlet.models.popularity import Popularity as Popularity
     from martlet.models.sasrec import SASRec as SASRec
+    from martlet.models.two_tower import TwoTower as TwoTower
     from martlet.scorers.bundle import Bundle as Bundle
     from martlet.scorers.imports import from_onnx as from_onnx
     from martlet.scorers.imports import from_vectors as from_vectors
@@ -84,6 +85,7 @@ _HOME = {
     "Run": "martlet.train.run",
     "SASRec": "martlet.models.sasrec",
     "TimeSplit": "martlet.data",
+    "TwoTower": "martlet.models.two_tower",
     "cascade": "martlet.models.cascade",
     "compress": "martlet.compress.compress",
     "evaluate": "martlet.measure.quality",

@@ -14,6 +14,7 @@ USERS, ITEMS = 24, 16
 FIELDS = {"dim": 8, "hidden": 16, "epochs": 25, "batch": 64, "rate": 0.005}
 FIELDS |= {"table_optimizer": "adagrad", "table_rate": 0.1}
 FIELDS |= {"columns": ()}  # the cost formula is that of items without columns
+TOWERS = {"dim": 8, "hidden": 8, "epochs": 2, "batch": 64}
 SETTINGS = {
     "ease": [{"reg": 1.0}, {"reg": 1.0, "neighbours": 6}],
     "gfcf": [{"rank": 4}, {"rank": 4, "ideal": 0.0}],
@@ -21,6 +22,7 @@ SETTINGS = {
     "bpr": [{"dim": 4, "epochs": 200}],
     "matrix-factorization": [{"dim": 2}, {"dim": 2, "loss": "logistic"}],
     "item-knn": [{"neighbours": 8}, {"neighbours": 8, "weighting": "bm25"}],
+    "two-tower": [TOWERS, TOWERS | {"item_columns": True, "loss": "in-batch"}],
     "content": [{"dim": 2}],
     "cascade": [{"retrieve": "ials:dim=8,iterations=12", "rank": "ease:reg=1.0"}],
     "popularity": [{}, {"half_life_days": 1.0}],
@@ -30,7 +32,7 @@ SETTINGS = {
 }
 SETTINGS |= {name: [FIELDS] for name in ("wide-deep", "deepfm", "dcnv2", "dlrm")}
 # Popularity sees no pairs, and a sequence model an order.
-COLOUR_BLIND = ("popularity", "gru4rec", "nextitnet", "sasrec", "hstu")
+COLOUR_BLIND = ("popularity", "gru4rec", "nextitnet", "sasrec", "hstu", "two-tower")
 CASES = [(name, params) for name in names() for params in SETTINGS.get(name, [{}])]
 
 

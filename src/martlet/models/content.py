@@ -151,5 +151,5 @@ def _spectrum(matrix: Any, dim: int, seed: int) -> F32:
 def _unit(vectors: F32) -> F32:
     """Return the rows at length 1; a row of an item without words stays 0."""
     length = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))
-    found: F32 = vectors / np.where(length > 1e-6, length, np.float32(np.inf))[:, None]
-    return found
+    scale = np.where(length > 1e-6, length, np.inf).astype(np.float32)
+    return vectors / scale[:, None]

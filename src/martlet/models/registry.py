@@ -23,6 +23,7 @@ _OWN = {
     "cascade": "martlet.models.cascade:Cascade",
     "content": "martlet.models.content:Content",
     "ncf": "martlet.models.ncf:NCF",
+    "two-tower": "martlet.models.two_tower:TwoTower",
     "gru4rec": "martlet.models.gru4rec:GRU4Rec",
     "nextitnet": "martlet.models.nextitnet:NextItNet",
     "sasrec": "martlet.models.sasrec:SASRec",
