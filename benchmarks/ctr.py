@@ -43,7 +43,7 @@ OURS = {"epochs": 20, "patience": 2}
 TABLES: Mapping[str, Mapping[str, Any]] = {
     "census": {"table_optimizer": "adagrad", "table_rate": 0.02},
     "frappe": {"table_optimizer": "adagrad", "table_rate": 0.1},
-    "large": {"table_optimizer": "adam", "table_rate": 1e-3},
+    "large": {"table_optimizer": "adagrad", "table_rate": 0.05},
 }
 SEEDS = 3
 EPOCHS, PATIENCE = 20, 2

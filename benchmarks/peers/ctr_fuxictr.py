@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from _answer import answer
 from fuxictr.features import FeatureMap
-from fuxictr.pytorch.dataloaders import NpzDataLoader
+from fuxictr.pytorch.dataloaders.npz_dataloader import NpzDataLoader
 from fuxictr.pytorch.layers import (
     CrossNetV2,
     FactorizationMachine,

@@ -67,8 +67,8 @@ class FieldModel(Plan, ABC):
     dropout: float = 0.0
     norm: Literal["none", "batch", "layer"] = "none"
     batch: int = 1024
-    table_optimizer: TableOptimizer = "adam"
-    table_rate: float = 1e-3
+    table_optimizer: TableOptimizer = "adagrad"
+    table_rate: float = 0.05
     storage: Storage = "fp32"
     loss: Literal["logistic", "squared"] = "logistic"
     watched: Literal["auc", "log-loss"] = "auc"

@@ -1,0 +1,392 @@
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+import martlet as mt
+from martlet.core import (
+    DataError,
+    Dataset,
+    Examples,
+    Interactions,
+    SpecError,
+    Tabular,
+    Text,
+    Vocabulary,
+    rng,
+)
+from martlet.features import Bag, Category, Cross, Numeric
+from martlet.metrics.labels import label_quality
+from martlet.models.fields import DLRM, DCNv2, DeepFM, WideDeep
+from martlet.models.registry import spec as spec_of
+from martlet.train.field_batches import Events
+from martlet.train.field_model import FieldNetwork
+from martlet.train.run import Run
+from support.rows import labelled
+
+FAMILIES = (WideDeep, DeepFM, DCNv2, DLRM)
+FAST = {"table_rate": 0.1, "rate": 0.005}
+SMALL = FAST | {"dim": 4, "hidden": 16, "batch": 64, "epochs": 6}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Networks so small are slowed down by a second thread, most where the cores are shared."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MARTLET_THREADS", "1")
+        yield
+
+
+@pytest.fixture(scope="module")
+def rows():
+    return labelled((500, 200, 200))
+
+
+def chequered(size=600, values=6):
+    """The label is whether two codes are both even or both odd: neither tells anything alone."""
+    random = rng(0, "chequered")
+    parts = []
+    for count in (size, 200, 200):
+        one, two = random.integers(0, values, (2, count))
+        tags = ["|".join(f"t{tag}" for tag in random.integers(0, 3, many))
+                for many in random.integers(0, 3, count)]  # fmt: skip
+        columns = {"one": one, "two": two, "tags": Text.of(tags), "size": random.normal(size=count)}
+        parts.append(Examples(columns, ((one + two) % 2 == 0).astype(np.float32)))
+    return Tabular(*parts)
+
+
+PLAN = (Category("one"), Category("two"), Bag("tags"), Numeric("size"))
+
+
+def auc(scorer, examples):
+    return label_quality(examples.label, scorer.predict(examples.columns), ["auc"])["auc"].mean
+
+
+class TestRows:
+    @pytest.mark.parametrize("family", FAMILIES)
+    def test_it_learns_from_pairs_what_no_column_tells(self, family):
+        data = chequered()
+        spec = family(**SMALL | {"epochs": 25, "patience": 0}, columns=PLAN)
+        assert auc(spec.fit(data, seed=0), data.test) > 0.95
+
+    @pytest.mark.parametrize("family", FAMILIES)
+    @pytest.mark.parametrize("columns", [PLAN, PLAN[:2], (PLAN[2], PLAN[3])])
+    def test_the_scorer_answers_as_the_network(self, family, columns):
+        data = chequered(200)
+        spec = family(**SMALL | {"epochs": 1}, columns=columns, norm="batch", dropout=0.1)
+        source = spec._source(data, 0)
+        network = FieldNetwork(spec, source.layout, 0)
+        network(source.take(np.arange(64), 0)).sum().backward()
+        for table in (network.vectors, network.wide):
+            if table is not None:
+                table.step()
+        network.eval()
+        expected = torch.cat([network(batch) for batch in source.validation()])
+        found = network.export(spec, source).predict(data.valid.columns)
+        np.testing.assert_allclose(found, torch.sigmoid(expected).detach(), rtol=1e-4, atol=1e-6)
+
+    def test_columns_are_guessed_unless_named(self, rows):
+        spec = DeepFM(**SMALL)
+        scorer = spec.fit(rows, seed=0)
+        assert auc(scorer, rows.test) > 0.8
+        alone = DeepFM(**SMALL, columns=(Category("city"),)).fit(rows, seed=0)
+        assert 0.5 < auc(alone, rows.test) < auc(scorer, rows.test)
+        assert alone.layout.sides["row"].features.uses == ("city",)
+
+    def test_specs_of_columns_become_plain_and_are_read_back(self):
+        spec = WideDeep(columns=(Category("city"), Cross(("city", "hour"))))
+        plain = json.loads(json.dumps(spec.columns))
+        assert plain[0] == {"kind": "category", "name": "city", "min_count": 1, "missing": []}
+        assert spec_of("wide-deep", columns=plain) == spec
+        with pytest.raises(SpecError, match="'colour' is no kind of column"):
+            WideDeep(columns=({"kind": "colour"},))
+
+    def test_crossed_columns_have_weights_alone(self):
+        data = chequered()
+        plan = (*PLAN, Cross(("one", "two")))
+        narrow = {"dim": 1, "hidden": 1, "layers": 1}  # too little for the pairs to go through
+        scorer = WideDeep(**SMALL | narrow, columns=plan).fit(data, seed=0)
+        crossed = scorer.layout.num_rows - scorer.layout.num_vector_rows
+        assert crossed == 37
+        assert scorer.vectors.shape == (scorer.layout.num_vector_rows, 1)
+        weights = scorer.wide.dense()[-36:, 0]
+        assert np.abs(weights).min() > 0
+        assert auc(scorer, data.test) > 0.99
+        assert auc(WideDeep(**SMALL | narrow, columns=PLAN).fit(data, seed=0), data.test) < 0.9
+
+    @pytest.mark.parametrize("family", [DCNv2, DLRM])
+    def test_a_model_without_weights_refuses_crossed_columns(self, family):
+        plan = (Category("one"), Cross(("one", "two")))
+        with pytest.raises(SpecError, match=f"{family.__name__} has no weights for crossed"):
+            family(columns=plan).fit(chequered(), seed=0)
+
+    def test_what_weighs_nothing_teaches_nothing(self, rows):
+        train = rows.train
+        spoilt = np.arange(len(train)) % 3 == 0
+        weight = np.where(spoilt, 0, 1).astype(np.float32)
+        label = np.where(spoilt, 1 - train.label, train.label).astype(np.float32)
+        scorers = [
+            DeepFM(**SMALL).fit(replace(rows, train=replace(train, weight=weight, label=one)))
+            for one in (train.label, label)
+        ]
+        answers = [scorer.predict(rows.test.columns) for scorer in scorers]
+        np.testing.assert_array_equal(*answers)
+
+    def test_the_squared_loss_learns_numbers(self):
+        random = rng(0, "numbers")
+        city, size = random.integers(0, 4, 900), random.normal(size=900)
+        target = (10 * city + 3 * size).astype(np.float32)
+        whole = Examples({"city": city, "size": size}, target)
+        data = Tabular(*(whole.take(at) for at in np.split(np.arange(900), [600, 750])))
+        plan = (Category("city"), Numeric("size"))
+        spec = DLRM(**SMALL | {"epochs": 40, "rate": 0.02}, loss="squared", columns=plan)
+        found = spec.fit(data, seed=0).predict(data.test.columns)
+        assert np.mean((found - data.test.label) ** 2) < 0.1 * data.test.label.var()
+
+    @pytest.mark.parametrize("storage", ["fp16", "bf16", "int8"])
+    def test_tables_in_fewer_bits_learn_as_well(self, rows, storage):
+        scorer = DeepFM(**SMALL, storage=storage).fit(rows, seed=0)
+        assert scorer.vectors.storage == ("fp32" if storage == "bf16" else storage)
+        assert auc(scorer, rows.test) > auc(DeepFM(**SMALL).fit(rows, seed=0), rows.test) - 0.02
+
+    @pytest.mark.parametrize("watched", ["auc", "log-loss"])
+    def test_training_ends_when_what_is_watched_falls(self, rows, watched, tmp_path):
+        spec = WideDeep(**SMALL | {"epochs": 40, "rate": 0.05}, patience=1, watched=watched)
+        spec.fit(rows, seed=0, run=Run(tmp_path))
+        report = json.loads((tmp_path / "report.json").read_text())
+        assert report["ended"] == "early"
+        assert report["figure"] == ("auc" if watched == "auc" else "-log-loss")
+
+    def test_without_a_validation_part_the_last_epoch_is_kept(self, rows, tmp_path):
+        nothing = rows.valid.take(np.zeros(0, np.int64))
+        same = rows.valid.take(np.flatnonzero(rows.valid.label == 1))
+        for valid in (nothing, same):
+            DeepFM(**SMALL | {"epochs": 2}).fit(replace(rows, valid=valid), run=Run(tmp_path))
+            epochs = json.loads((tmp_path / "report.json").read_text())["epochs"]
+            assert [epoch["figure"] for epoch in epochs] == [None, None]
+
+    @pytest.mark.parametrize("dies_at", [3, 9])
+    def test_stopped_and_resumed_it_ends_with_the_same_digits(self, rows, dies_at, tmp_path):
+        spec = DCNv2(**SMALL | {"epochs": 3}, dropout=0.2, norm="batch")
+        whole = spec.fit(rows, seed=1)
+
+        def die(step, done, total):
+            if done == dies_at:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            spec.fit(rows, seed=1, run=Run(tmp_path, every_steps=1, progress=die))
+        again = spec.fit(rows, seed=1, run=Run(tmp_path, resume=True))
+        for name, table in whole.tables().items():
+            np.testing.assert_array_equal(table.dense(), again.tables()[name].dense())
+
+    def test_no_rows_and_a_loss_without_bounds_are_told(self, rows):
+        nothing = rows.train.take(np.zeros(0, np.int64))
+        with pytest.raises(DataError, match="the train part holds no row"):
+            DeepFM().fit(replace(rows, train=nothing))
+        broken = replace(rows.train, label=np.full(len(rows.train), np.nan, np.float32))
+        with pytest.raises(mt.MartletError, match=r"rows \d+, \d+, \d+ \.\.\. of the train part"):
+            DeepFM(**SMALL).fit(replace(rows, train=broken))
+
+    def test_a_bundle_of_rows_is_saved_and_loaded(self, rows, tmp_path):
+        bundle = mt.fit(WideDeep(**SMALL | {"epochs": 1}), rows, seed=0)
+        bundle.save(tmp_path / "b")
+        again = mt.load(tmp_path / "b").scorer
+        answers = [one.predict(rows.test.columns) for one in (bundle.scorer, again)]
+        np.testing.assert_array_equal(*answers)
+
+
+def streets(users=60, items=24, length=8, seed=0):
+    """Each user lives in a street and buys what is made there; items carry the street's name."""
+    random = rng(seed, "streets")
+    home = random.integers(0, 3, users)
+    user = np.repeat(np.arange(users), length)
+    item = np.concatenate([3 * random.permutation(items // 3)[:length] + h for h in home])
+    names = [("Elm", "Oak", "Ash")[one] for one in range(3)]
+    last = np.tile(np.arange(length), users) == length - 1
+    size = {"num_users": users, "num_items": items}
+    time_s = np.tile(np.arange(length), users) * 60
+
+    def part(keep):
+        return Interactions.sort(user[keep], item[keep], time_s=time_s[keep], **size)
+
+    return Dataset(
+        *(Vocabulary.of(f"{c}{i}" for i in range(n)) for c, n in (("u", users), ("i", items))),
+        part(~last),
+        part(last),
+        part(np.zeros(len(user), bool)),
+        catalogue={"street": Text.of(names[i % 3] for i in range(items)),
+                   "price": np.arange(items) / 7},
+        user_table={"home": Text.of(names[h] for h in home), "age": random.normal(size=users)},
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def town():
+    return streets()
+
+
+@pytest.fixture(scope="module")
+def bundle(town):
+    return mt.fit(TestEvents.spec, town, seed=0)
+
+
+class TestEvents:
+    spec = DeepFM(**SMALL | {"epochs": 12, "patience": 0}, max_length=3)
+
+    def test_what_is_ranked_first_comes_from_the_users_street(self, bundle, town):
+        rows = bundle.scorer.topk(bundle.queries(town.users.names(range(60)), seen="keep"), 3)
+        home = town.train.item_row[town.train.histories.indptr[:-1]] % 3
+        assert (rows.item_row % 3 == home[:, None]).mean() > 0.95
+
+    def test_a_users_column_stands_in_for_a_history(self, bundle):
+        assert bundle.scorer.context == ("home", "age")
+        nobody = bundle.queries(histories=[[]] * 3)
+        assert not bundle.scorer.knows(nobody).any()
+        told = replace(nobody, context={"home": np.array(["Elm", "Oak", ""])})
+        assert bundle.scorer.knows(told).tolist() == [True, True, False]
+        first = bundle.scorer.topk(told, 4).item_row % 3
+        assert (first[0] == 0).all()
+        assert (first[1] == 1).all()
+
+    @pytest.mark.parametrize("family", FAMILIES)
+    def test_the_scorer_answers_as_the_network(self, family, town):
+        spec = family(**SMALL, max_length=3)
+        source = spec._source(town, 0)
+        network = FieldNetwork(spec, source.layout, 0)
+        network(source.take(np.arange(20), 0)).sum().backward()
+        network.vectors.step()
+        network.eval()
+        (batch,) = source.validation()
+        found = network(batch).detach().numpy().reshape(-1, 5)
+        scorer = network.export(spec, source)
+        bundle = mt.fit(DeepFM(**SMALL | {"epochs": 1}), town, seed=0)
+        queries = bundle.queries(town.users.names(town.valid.user_row))
+        drawn = source._drawn.draw((len(found), 4), -1)
+        items = np.column_stack([town.valid.item_row, drawn]).astype(np.int32)
+        np.testing.assert_allclose(scorer.score(queries, items), found, rtol=1e-4, atol=1e-5)
+
+    def test_a_history_holds_what_was_before_and_nothing_else(self, town):
+        source = Events(self.spec, town, 0)
+        events = np.array([0, 2, 5, 7])  # the first user's, and the first of the second
+        batch = source.take(events, 0)
+        user = batch.parts[1]
+        sizes = torch.bincount(user.bags[0][0], minlength=4).tolist()
+        assert sizes == [0, 2, 3, 0]
+        first = source.layout.sides["user"].first + 1
+        rows = batch.rows[-5:] - first
+        np.testing.assert_array_equal(rows, town.train.item_row[[0, 1, 2, 3, 4]])
+
+    def test_events_of_one_moment_know_nothing_of_each_other(self, town):
+        train = replace(town.train, time_s=town.train.time_s // 180)
+        batch = Events(self.spec, replace(town, train=train), 0).take(np.arange(7), 0)
+        sizes = torch.bincount(batch.parts[1].bags[0][0], minlength=7).tolist()
+        assert sizes == [0, 0, 0, 3, 3, 3, 3]
+
+    def test_what_the_user_met_is_no_bad_example(self, town):
+        spec = replace(self.spec, negatives=50)
+        source = Events(spec, town, 0)
+        events = np.arange(30)
+        batch = source.take(events, 4)
+        item = batch.rows[: 30 * 51 * 2].reshape(-1, 2)[:, 0].reshape(30, 51) - 1
+        label, weight = (one.numpy().reshape(30, 51) for one in (batch.label, batch.weight))
+        np.testing.assert_array_equal(item[:, 0], town.train.item_row[events])
+        np.testing.assert_array_equal(label, np.arange(51) == np.zeros((30, 1)))
+        for row, user in enumerate(town.train.user_row[events]):
+            met = np.isin(item[row, 1:], town.train.histories.row(user))
+            np.testing.assert_array_equal(weight[row, 1:], ~met)
+        again = source.take(events, 4)
+        np.testing.assert_array_equal(batch.rows, again.rows)
+        assert (source.take(events, 5).rows != batch.rows).any()
+
+    def test_a_large_validation_part_is_thinned(self, town, monkeypatch):
+        monkeypatch.setattr("martlet.train.field_batches._VALID_EVENTS", 20)
+        source = Events(self.spec, town, 0)
+        assert sum(len(batch.label) for batch in source.validation()) == 20 * 5
+
+    def test_no_events_and_a_loss_without_bounds_are_told(self, town):
+        nothing = town.train.select(np.zeros(len(town.train), bool))
+        with pytest.raises(DataError, match="the train part holds no event"):
+            self.spec.fit(replace(town, train=nothing))
+        with pytest.raises(mt.MartletError, match=r"events of users u\d+, u\d+, u\d+ \.\.\."):
+            replace(self.spec, rate=1e30, norm="none").fit(town)
+
+
+class TestCosts:
+    @pytest.mark.parametrize("family", FAMILIES)
+    def test_operations_are_those_that_torch_counts(self, family):
+        spec = family(dim=4, hidden=16)
+        for columns in (PLAN, PLAN[:2]):
+            layout = replace(spec, columns=columns)._source(chequered(100), 0).layout
+            network = spec.interaction(layout.num_vectors, layout.num_numbers)
+            shapes = [(7, layout.num_vectors, 4), (7, layout.num_numbers)]
+            given = [torch.zeros(shape) for shape in shapes if shape[-1]]
+            with FlopCounterMode(display=False) as counter:
+                network(*given)
+            assert counter.get_total_flops() == 7 * spec.example_flops(layout)
+
+    def test_all_epochs_count_three_times_what_goes_forward(self):
+        data = chequered(100)
+        spec = DeepFM(dim=4, hidden=16, epochs=3, columns=PLAN)
+        layout = spec._source(data, 0).layout
+        assert spec.flops(data) == 3 * 3 * 100 * spec.example_flops(layout)
+
+    def test_bytes_are_those_of_the_tables(self, town):
+        for family in FAMILIES:
+            spec = family(**SMALL | {"epochs": 1}, columns=())
+            tables = spec.fit(town, seed=0).tables().values()
+            assert spec.bytes(town.num_items) == sum(table.nbytes for table in tables)
+
+
+class TestRefused:
+    @pytest.mark.parametrize(
+        ("given", "why"),
+        [
+            ({"dropout": 1.0}, "dropout is 1.0: expected 0 or more, and below 1"),
+            ({"norm": "group"}, "norm is 'group': expected one of none, batch, layer"),
+            ({"loss": "hinge"}, "loss is 'hinge': expected one of logistic, squared"),
+            ({"watched": "ndcg"}, "watched is 'ndcg': expected one of auc, log-loss"),
+            ({"batch": 0}, "batch is 0"),
+        ],
+    )
+    def test_what_makes_no_sense(self, given, why):
+        with pytest.raises(SpecError, match=why):
+            DeepFM(**given)
+
+    def test_what_makes_no_sense_for_products(self):
+        with pytest.raises(SpecError, match="rank is -1: expected 0 or more"):
+            DCNv2(rank=-1)
+        with pytest.raises(SpecError, match="structure is 'tower': expected parallel or stacked"):
+            DCNv2(structure="tower")
+        with pytest.raises(SpecError, match="crosses is 0"):
+            DCNv2(crosses=0)
+
+
+@pytest.mark.parametrize("given", [{"structure": "stacked"}, {"rank": 3}, {"norm": "layer"}])
+def test_other_shapes_of_dcn_learn_too(rows, given):
+    scorer = DCNv2(**SMALL, **given).fit(rows, seed=0)
+    assert auc(scorer, rows.test) > 0.8
+
+
+def test_the_products_of_dcn_are_its_formula():
+    spec = DCNv2(dim=2, hidden=4, crosses=2)
+    network = spec.interaction(2, 1)
+    vectors, numbers = torch.randn(3, 2, 2), torch.randn(3, 1)
+    x0 = torch.cat([vectors.flatten(1), numbers], 1)
+    x = x0
+    for layer in network.crosses:
+        x = x0 * (x @ layer.weight.T + layer.bias) + x
+    expected = network.out(torch.cat([x, network.deep(x0)], 1))[:, 0]
+    torch.testing.assert_close(network(vectors, numbers), expected)
+
+
+def test_the_products_of_a_factorization_machine_are_those_of_all_pairs():
+    spec = DeepFM(dim=3, hidden=4)
+    network = spec.interaction(4, 0)
+    vectors = torch.randn(5, 4, 3)
+    pairs = sum((vectors[:, i] * vectors[:, j]).sum(1) for i in range(4) for j in range(i))
+    expected = pairs + network.out(network.deep(vectors.flatten(1)))[:, 0]
+    torch.testing.assert_close(network(vectors), expected)
