@@ -38,11 +38,11 @@ class ManyValued(Spec):
 
     def fit(self, source: Source) -> FittedMany:
         """Learn the vocabulary, or how many rows there are to be given. O(bytes log n)."""
-        given = source.columns.get(self.name)
+        given = source.columns[self.name]
         if isinstance(given, CSR):
             return FittedMany(self, {"given_rows": given.num_cols}, {})
         values = Text.of([])
-        if self.buckets is None and given is not None:
+        if self.buckets is None:
             pieces, keys = self.keyed(given)
             _, first = frequent(keys, self.min_count)
             values = gather(pieces.blob, pieces.start[first], pieces.length[first])

@@ -9,7 +9,7 @@ import numpy as np
 
 from martlet.core import Array, Text, check_counts
 from martlet.features.fitted import I32, Field, Spec, check_missing, check_names
-from martlet.features.keys import Keys, bucket_rows, gather, number_keys, text_keys
+from martlet.features.keys import Keys, bucket_rows, number_keys, text_keys
 from martlet.features.source import Missing, Source
 from martlet.features.values import Values, as_whole, frequent
 
@@ -40,11 +40,10 @@ class Category(Spec):
         column = source.column(self.name)
         stored: dict[str, Array]
         if isinstance(column, Text):
-            values = gather(column.blob, column.offsets[first], np.diff(column.offsets)[first])
+            values = column.take(first)
             stored = {"values.blob": values.blob, "values.offsets": values.offsets}
         else:
-            numbers = np.empty(0) if column is None else column[first]
-            stored = {"values": as_whole(numbers)}
+            stored = {"values": as_whole(column[first])}  # type: ignore[index]
         return FittedCategory(self, {"text": text}, stored)
 
 

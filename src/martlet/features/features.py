@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from martlet.core import Array, BundleError, SpecError
+from martlet.core import Array, BundleError, DataError, SpecError
 from martlet.features.cross import FittedCross
 from martlet.features.fitted import F32, I32, Field, Fitted, Many, Numbers, Ragged, Spec
 from martlet.features.plain import of_plain, to_plain
@@ -68,7 +68,7 @@ class Features:
 
         Raises:
             SpecError: the plan is empty, or two of its fields have one name.
-            DataError: columns of different lengths or types.
+            DataError: a column that is not there, or columns of different lengths or types.
 
         >>> columns = {"tail": ["long", "short", "long"], "wing_cm": [12.0, 30.0, 21.0]}
         >>> from martlet.features import Category, Numeric
@@ -79,6 +79,13 @@ class Features:
         source = Source(columns)
         if label is not None and len(label) != source.num_rows:
             raise SpecError(f"{len(label)} labels for {source.num_rows} rows: expected as many")
+        for spec in plan:
+            for name in spec.uses:
+                if name not in columns:
+                    raise DataError(
+                        f"there is no column {name!r} to fit on: expected one of "
+                        f"{', '.join(map(repr, columns))}"
+                    )
         # A source keeps what it computed; each spec has its own, so that memory stays that of one.
         return Features(tuple(spec.fit(Source(columns)) for spec in plan))
 

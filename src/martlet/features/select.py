@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from martlet.core import CSR, DataError, SpecError, Text, check_counts, rng
 from martlet.features.bucket import even_edges
 from martlet.features.fitted import Spec
-from martlet.features.keys import gather
 from martlet.features.source import Given, Source
 
 _Z = 1.959963984540054  # of a 95% interval
@@ -223,9 +222,7 @@ def _information(first: NDArray[np.int64], second: NDArray[np.int64]) -> float:
 
 
 def _take(name: str, given: Given, order: NDArray[np.int64]) -> Given:
-    if isinstance(given, Text):
-        return gather(given.blob, given.offsets[order], np.diff(given.offsets)[order])
-    if isinstance(given, CSR):
+    if isinstance(given, (Text, CSR)):
         return given.take(order)
     if isinstance(given, np.ndarray):
         return given[order]

@@ -33,8 +33,6 @@ class Vector(Spec):
         Raises:
             DataError: no array of two dimensions, or more than 1,048,576 numbers a vector.
         """
-        if self.name not in source.columns:
-            raise DataError(f"there is no column {self.name!r} of vectors to fit on")
         width = int(_vectors(self.name, source.columns[self.name]).shape[1])
         if width > MAX_WIDTH:
             raise DataError(f"column {self.name!r} has vectors of {width:,} numbers: too many")

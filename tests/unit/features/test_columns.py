@@ -257,6 +257,12 @@ def test_a_bag_of_buckets_and_of_rare_values():
     assert bag(features, food=["b|a|b|c", "b"]) == [[1, 0], [1]]
 
 
+def test_a_bag_of_numbers_is_one_of_their_digits():
+    features = fit(Bag("food"), food=np.array([7, 12, 7]))
+    assert bag(features, food=[12.0, None, 9]) == [[2], [], [0]]
+    assert bag(features, food=["7|12"]) == [[1, 2]]
+
+
 def test_a_sequence_keeps_the_last_in_order():
     features = fit(Sequence("seen", 3, separator=" "), seen=["a b a c a", "b"])
     assert bag(features, seen=["c c b b a", "a", ""]) == [[2, 2, 1], [1], []]
@@ -301,7 +307,8 @@ def test_vectors_pass():
         (Vector("x"), [1, 2], r"column 'x' is int64\(2,\): expected a vector a row"),
         (Vector("x"), CSR.empty(2, 2), "expected a vector a row"),
         (Vector("x"), np.zeros((0, 2**20 + 1)), "has vectors of 1,048,577 numbers: too many"),
-        (Vector("y"), [1, 2], "there is no column 'y' of vectors to fit on"),
+        (Vector("y"), [1, 2], "there is no column 'y' to fit on: expected one of 'x'"),
+        (Cross(("x", "z")), [1, 2], "there is no column 'z' to fit on: expected one of 'x'"),
     ],
 )
 def test_columns_that_cannot_be_read(spec, column, words):
