@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from martlet import __version__
-from martlet.cli import answer, data, doctor, make, weigh
+from martlet.cli import answer, data, doctor, make, tabular, weigh
 
 
 def _ending(words: Callable[[], str]) -> type[TyperCommand]:
@@ -43,9 +43,9 @@ def _transforms() -> str:
 
 
 def _metrics() -> str:
-    from martlet.metrics import METRICS
+    from martlet.metrics import LABEL_METRICS, METRICS
 
-    return f"Metrics: {', '.join(METRICS)}."
+    return f"Metrics: {', '.join(METRICS)}. Of labelled rows: {', '.join(LABEL_METRICS)}."
 
 
 class _Verbs(TyperGroup):
@@ -100,6 +100,7 @@ app.command(cls=_ending(lambda: f"{_models()} {_transforms()}"))(weigh.frontier)
 app.command()(answer.recommend)
 app.command()(answer.similar)
 app.command()(answer.explain)
+app.command()(tabular.predict)
 app.command()(answer.serve)
 app.command()(weigh.report)
 app.command()(doctor.doctor)

@@ -46,9 +46,16 @@ def describe(
 ) -> None:
     """Count a dataset or a raw log, and warn of what would hurt."""
     from martlet.core import Dataset as Data
+    from martlet.core import Tabular
+    from martlet.core.stored import is_tabular
     from martlet.data.describe import describe as look
     from martlet.data.describe import describe_log
 
+    if is_tabular(dataset):
+        from martlet.cli.tabular import describe_rows
+
+        describe_rows(Tabular.load(dataset), json_=json_)
+        return
     prepared = (Path(dataset) / "dataset.json").exists()
     description = look(Data.load(dataset)) if prepared else describe_log(dataset)
     if json_:
@@ -107,9 +114,24 @@ def prepare(
     ] = None,
     items: Annotated[str | None, typer.Option(help="A table joined by item id.")] = None,
     users: Annotated[str | None, typer.Option(help="A table joined by user id.")] = None,
+    label: Annotated[
+        str | None,
+        typer.Option(help="The column to be predicted: LOG is then a table of labelled rows."),
+    ] = None,
+    positive: Annotated[
+        str | None, typer.Option(help="With --label: the text that makes a label 1.")
+    ] = None,
+    column: Annotated[list[str], repeated(metavar="NAME", help="With --label: only such features")],
+    drop: Annotated[
+        list[str], repeated(metavar="NAME", help="With --label: a column that is no feature")
+    ],
     split: Annotated[
-        str, typer.Option(help="time:V,T, random:V,T (shares) or last-out:V,T (events a user).")
-    ] = "time:0.1,0.1",
+        str | None,
+        typer.Option(
+            help="time:V,T, random:V,T (shares) or last-out:V,T (events a user); time:0.1,0.1 if "
+            "left out, of labelled rows without a time random:0.1,0.1."
+        ),
+    ] = None,
     test: Annotated[str | None, typer.Option(help="A ready test log; the other trains.")] = None,
     valid: Annotated[str, typer.Option(help="With --test: a share of train, or a log.")] = "0.1",
     user_col: Column = None,
@@ -151,8 +173,22 @@ def prepare(
 ) -> None:
     """Read, clean, split and number a log.
 
-    Prints what each rule of cleaning did.
+    Prints what each rule of cleaning did. With --label the log is a table of labelled rows, for
+    models of fields; what is of users and items or of events has then nothing to say.
     """
+    if label is not None:
+        from martlet.cli.tabular import prepare_rows
+
+        prepare_rows(
+            context, log, out, sql=sql, label=label, positive=positive, columns=column, drop=drop,
+            split=split, test=test, valid=valid, weight_col=weight_col, time_col=time_col,
+            time_unit=time_unit, format=format, sep=sep, no_header=no_header, rejects=rejects,
+            strict=strict, seed=seed, force=force, json_=json_,
+        )  # fmt: skip
+        return
+    for name, given in (("positive", positive), ("column", column), ("drop", drop)):
+        if given:
+            raise typer.BadParameter(f"--{name} is of labelled rows: give --label COLUMN too")
     from martlet.core.dataset import PROOF
     from martlet.data import GivenSplit, parse_split, read, read_sql
     from martlet.data import prepare as make
@@ -188,6 +224,7 @@ def prepare(
         "sep": sep,
         "header": False if no_header else None,
     }
+    context.params["split"] = split = split or "time:0.1,0.1"  # the configuration tells it
     cut: Any = parse_split(split)
     if test is not None:
         share = valid.replace(".", "", 1).isdigit()
@@ -213,11 +250,7 @@ def prepare(
     if json_:
         print_json(about if effects is None else about | {"effect": effects.to_json()})
         return
-    rows = [
-        [rule["rule"], rule["rows_in"], rule["rows_out"], "; ".join(rule["examples"][:1])]
-        for rule in about["cleaning"]
-    ]
-    print_table(f"Cleaning of {log}", ["rule", "rows in", "rows out", "an example"], rows)
+    print_cleaning(log, about["cleaning"])
     for name in ("counts", "items joined", "users joined"):
         if name in about:
             print(f"{name}: {', '.join(f'{what} {n:,}' for what, n in about[name].items())}")
@@ -227,6 +260,15 @@ def prepare(
     if effects is not None:
         print(effects)
     print(f"saved {out}")
+
+
+def print_cleaning(log: str, rules: list[dict[str, Any]]) -> None:
+    """Write what each rule did."""
+    rows = [
+        [rule["rule"], rule["rows_in"], rule["rows_out"], "; ".join(rule["examples"][:1])]
+        for rule in rules
+    ]
+    print_table(f"Cleaning of {log}", ["rule", "rows in", "rows out", "an example"], rows)
 
 
 def _weights(pairs: list[str]) -> dict[str, float]:

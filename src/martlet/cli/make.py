@@ -20,6 +20,7 @@ from martlet.cli.options import (
     With,
     assignments,
     check_free,
+    load_data,
     repeated,
 )
 from martlet.cli.output import number, print_json, progress
@@ -52,7 +53,6 @@ def fit(
     json_: Json = False,
 ) -> None:
     """Fit a model and save its bundle."""
-    from martlet.core import Dataset as Data
     from martlet.models.fit import accepts
     from martlet.models.fit import fit as fit_spec
     from martlet.models.registry import spec
@@ -62,7 +62,7 @@ def fit(
 
     check_free(out, force, PROOF)
     one = spec(model, **assignments(set_))
-    data = Data.load(dataset)
+    data = load_data(dataset)
     data = data.with_valid_in_train() if with_valid else data
     first = None if init is None else Stored.load(init)
     master = None if teacher is None else Stored.load(teacher)

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from martlet.cli.config import read_config
 from martlet.core import OutputError, SpecError, check_replaceable
 from martlet.core.files import stated
+
+if TYPE_CHECKING:
+    from martlet.core import Dataset as Data
+    from martlet.core import Tabular
 
 
 def repeated(*names: str, metavar: str, help: str) -> Any:
@@ -41,6 +45,19 @@ Budget = Annotated[str, typer.Option(help='Limits, such as "p99_ms<=5, bundle_mb
 With = Annotated[
     list[str], repeated("--with", metavar="TRANSFORM", help="Such as quantize:int8, index:ivf")
 ]
+
+
+def load_data(folder: Path) -> Data | Tabular:
+    """Return the dataset, or the labelled table, that a folder holds.
+
+    Raises:
+        DataError: it holds neither, or is damaged.
+    """
+    from martlet.core import Dataset as Data
+    from martlet.core import Tabular
+    from martlet.core.stored import is_tabular
+
+    return Tabular.load(folder) if is_tabular(folder) else Data.load(folder)
 
 
 def check_free(out: Path, force: bool, proof: Sequence[str] | None = None) -> None:

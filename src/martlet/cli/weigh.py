@@ -11,7 +11,18 @@ from typing import Annotated, Any
 import typer
 
 from martlet.cli.config import save_config
-from martlet.cli.options import Budget, Config, Dataset, Json, K, Out, Seed, Seen, repeated
+from martlet.cli.options import (
+    Budget,
+    Config,
+    Dataset,
+    Json,
+    K,
+    Out,
+    Seed,
+    Seen,
+    load_data,
+    repeated,
+)
 from martlet.cli.output import print_json, progress
 from martlet.core import new_file
 
@@ -54,13 +65,20 @@ def measure(
         float, typer.Option(callback=_above_zero, help="Bound on what the evaluation holds.")
     ] = 256,
     per_user: Annotated[Path | None, typer.Option(help="Parquet file of each user's.")] = None,
+    against: Annotated[
+        Path | None,
+        typer.Option(
+            help="Of labelled rows: another bundle, to tell by how much this one differs."
+        ),
+    ] = None,
     ledger: Annotated[Path | None, typer.Option(help="Append the receipt there.")] = None,
     seed: Seed = 0,
     config: Config = None,
     json_: Json = False,
 ) -> None:
     """Measure quality and cost, and print the receipt."""
-    from martlet.core import Dataset as Data
+    from martlet.cli.tabular import measure_rows
+    from martlet.core import Tabular
     from martlet.measure.ledger import append
     from martlet.measure.measure import METRICS
     from martlet.measure.measure import measure as make
@@ -79,13 +97,29 @@ def measure(
             f"{bundle} is a table: it has no scores of the items that --negatives draws; measure "
             "the bundle that made it"
         )
-    data = None if dataset is None else Data.load(dataset)
+    data = None if dataset is None else load_data(dataset)
+    stored = None if table else Stored.load(bundle)
+    if isinstance(data, Tabular) or (stored is not None and stored.predicts):
+        if stored is None or value or negatives or per_user:
+            raise typer.BadParameter(
+                "of labelled rows a bundle is measured, and there are no lists: leave out --value, "
+                "--negatives and --per-user"
+            )
+        measure_rows(
+            stored, data, part=part, metrics=metric, cost=cost, against=against,
+            ledger=ledger or bundle / "receipts.jsonl", json_=json_,
+        )  # fmt: skip
+        return
+    if against is not None:
+        raise typer.BadParameter("--against compares what bundles predict of labelled rows")
+    assert not isinstance(data, Tabular)
     metrics = [*metric] or [*METRICS, *(["value_recall"] if value else [])]
     how: dict[str, Any] = {"part": part, "ks": ks, "value": value, "seen": seen}
     if table and data is not None:
         receipt, quality = measure_table(bundle, data, metrics=metrics, **how)
     else:
-        stored, quality = Stored.load(bundle), None
+        quality = None
+        assert stored is not None
         with progress(quiet=json_) as note:
             if data is not None:
                 quality = evaluate(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -30,6 +31,7 @@ from martlet.data.splits import TEST, VALID, GivenSplit, RandomSplit, Split, Tim
 from martlet.kernels.parallel import in_order
 
 _STEPS = 4
+_OF_PANDAS = re.compile(r"__index_level_\d+__")  # a row's number: pandas leaves it in Parquet files
 
 
 def prepare_examples(
@@ -66,7 +68,8 @@ def prepare_examples(
         weight: name of a column of weights in the training loss.
         time: name of a column of times; no feature, it is there to split by.
         time_unit: as in ``read``.
-        columns: names of the features; none takes all columns without another part to play.
+        columns: names of the features; none takes all columns without another part to play, but
+            for the index that pandas leaves in a file.
         drop: names of columns to leave out, such as ids of rows.
         split: default ``TimeSplit()`` where there is a time, else ``RandomSplit()``, which draws
             the same share of each label. ``GivenSplit(test, valid)`` takes another table.
@@ -179,7 +182,9 @@ def _features(raw: Raw, roles: Roles, columns: Sequence[str], drop: Sequence[str
     found = [
         name
         for name in raw.names
-        if name not in roles.columns and name not in drop and (not columns or name in columns)
+        if name not in roles.columns
+        and name not in drop
+        and (name in columns if columns else not _OF_PANDAS.fullmatch(name))
     ]
     if not found:
         raise DataError(f"{raw.files[0]} has no column beside the label to learn from")

@@ -120,7 +120,7 @@ def _told(values: Mapping[str, float | None]) -> str:
         if value is None or (stem != name and f"{stem}_low" in values):
             continue
         interval = "" if low is None or high is None else f" [{low:.4g}, {high:.4g}]"
-        found.append(f"{name} {value:.4g}{interval}")
+        found.append(f"{name} {value:,}" if type(value) is int else f"{name} {value:.4g}{interval}")
     return "  ".join(found)
 
 

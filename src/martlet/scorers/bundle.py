@@ -315,13 +315,21 @@ class Bundle:
             QueryError: the bundle ranks items, or no column is given.
             DataError: columns of different lengths, or of neither text nor numbers.
         """
+        self.check_predicts()
+        found: NDArray[np.float32] = getattr(self.scorer, "predict")(columns)  # noqa: B009
+        return found
+
+    def check_predicts(self) -> None:
+        """Refuse a bundle that ranks items.
+
+        Raises:
+            QueryError: it was not fitted on labelled rows.
+        """
         if not self.predicts:
             raise QueryError(
                 "this bundle ranks items for users, and predicts no label: ask it to recommend, or "
                 "fit a model of fields on labelled rows (martlet prepare --label)"
             )
-        found: NDArray[np.float32] = getattr(self.scorer, "predict")(columns)  # noqa: B009
-        return found
 
     def _check_ranks(self) -> None:
         if self.predicts:

@@ -12,7 +12,7 @@ from martlet.cli.output import number, print_json, progress
 from martlet.compress import registry as transforms
 from martlet.core import SpecError
 from martlet.data.sources import NAMES
-from martlet.metrics import METRICS
+from martlet.metrics import LABEL_METRICS, METRICS
 from martlet.models import registry as models
 from support.command import document, run
 
@@ -20,7 +20,7 @@ VERBS = {
     ("data", "get"), ("data", "describe"), ("data", "synthesize"), ("prepare",), ("fit",),
     ("compress",), ("measure",),
     ("frontier",), ("recommend",), ("similar",), ("explain",), ("serve",), ("report",), ("doctor",),
-    ("demo",),
+    ("demo",), ("predict",),
 }  # fmt: skip
 
 
@@ -50,7 +50,7 @@ def test_each_verb_speaks_json_and_reads_a_configuration(words, command):
         (("fit",), models.names()),
         (("frontier",), models.names()),
         (("compress",), transforms.names()),
-        (("measure",), METRICS),
+        (("measure",), (*METRICS, *LABEL_METRICS)),
     ],
 )
 def test_help_tells_the_names_there_are(words, names):
