@@ -21,12 +21,15 @@ if TYPE_CHECKING:
     from martlet.compress.quantize import Quantize as Quantize
     from martlet.core import MartletError as MartletError
     from martlet.core.dataset import Dataset as Dataset
+    from martlet.core.examples import Examples as Examples
+    from martlet.core.examples import Tabular as Tabular
     from martlet.core.interactions import Interactions as Interactions
     from martlet.data import GivenSplit as GivenSplit
     from martlet.data import LastOut as LastOut
     from martlet.data import RandomSplit as RandomSplit
     from martlet.data import TimeSplit as TimeSplit
     from martlet.data import prepare as prepare
+    from martlet.data import prepare_examples as prepare_examples
     from martlet.data import read as read
     from martlet.frontier.budget import Budget as Budget
     from martlet.frontier.explore import explore as explore
@@ -66,6 +69,7 @@ _HOME = {
     "Content": "martlet.models.content",
     "Dataset": "martlet.core",
     "EASE": "martlet.models.ease",
+    "Examples": "martlet.core",
     "Frontier": "martlet.frontier.frontier",
     "GFCF": "martlet.models.gfcf",
     "GRU4Rec": "martlet.models.gru4rec",
@@ -84,6 +88,7 @@ _HOME = {
     "RandomSplit": "martlet.data",
     "Run": "martlet.train.run",
     "SASRec": "martlet.models.sasrec",
+    "Tabular": "martlet.core",
     "TimeSplit": "martlet.data",
     "TwoTower": "martlet.models.two_tower",
     "cascade": "martlet.models.cascade",
@@ -95,6 +100,7 @@ _HOME = {
     "from_vectors": "martlet.scorers.imports",
     "measure": "martlet.measure.measure",
     "prepare": "martlet.data",
+    "prepare_examples": "martlet.data",
     "read": "martlet.data",
     "serve": "martlet.serve.server",
     "write_report": "martlet.frontier.report",
