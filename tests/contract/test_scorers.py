@@ -6,16 +6,19 @@ import numpy as np
 import pytest
 
 from martlet.core import CSR, Queries, QueryError, Scorer, Text, Vocabulary, rng
+from martlet.features import Bag, Category, Features, Numeric
 from martlet.scorers.bundle import Bundle
 from martlet.scorers.cascade import Cascade
 from martlet.scorers.factors import Factors
+from martlet.scorers.field_rows import Layout
+from martlet.scorers.fields import Fields
 from martlet.scorers.item_item import ItemItem
 from martlet.scorers.network import Network
 from martlet.scorers.popular import Popular
 from martlet.scorers.projections import IALSFold, LinearFold, Lookup
 from martlet.scorers.ranker import Ranker
 from martlet.scorers.table import Table
-from support.networks import mean_encoder, pair_ranker
+from support.networks import field_network, mean_encoder, pair_ranker
 
 N, D, USERS = 60, 8, 12
 
@@ -66,6 +69,33 @@ def feature_ranker():
     )
 
 
+def fields():
+    """Item, maker, moods and price of an item; history, hour and country of a query."""
+    about = {
+        "maker": Text.of(f"m{i % 7}" for i in range(N)),
+        "moods": Text.of("|".join(f"w{i * j % 5}" for j in range(i % 3)) for i in range(N)),
+        "price": np.arange(N) / 9,
+    }
+    asked = {"hour": np.arange(24.0), "country": Text.of(f"c{i % 4}" for i in range(24))}
+    plans = (
+        (Category("maker"), Bag("moods"), Numeric("price")),
+        (Numeric("hour"), Category("country")),
+    )
+    item, user = (
+        Features.fit(plan, given) for plan, given in zip(plans, (about, asked), strict=True)
+    )
+    layout = Layout.of({"item": item, "user": user}, N)
+    side = layout.sides["item"]
+    return Fields(
+        Table.of(draw("vectors", layout.num_vector_rows, 4)),
+        Table.of(draw("wide", layout.num_rows, 1)),
+        field_network(draw("out", 4 * layout.num_vectors + layout.num_numbers)),
+        layout,
+        items=side.with_item(side.encode(about, N), np.arange(N)),
+        max_length=5,
+    )
+
+
 def item_item():
     dense = np.abs(draw("weights", N, N)) * (draw("which", N, N) > 0.5)
     np.fill_diagonal(dense, 0)
@@ -80,6 +110,7 @@ TOYS = {
     "item_item": item_item,
     "network": sequence_network,
     "ranker": feature_ranker,
+    "fields": fields,
     "cascade": lambda: Cascade(factors(), feature_ranker(), depth=20),
     "cascade of networks": lambda: Cascade(sequence_network(), feature_ranker(), depth=20),
 }

@@ -59,3 +59,19 @@ def pair_ranker(hidden, out):
         [("logit", f32, ["N", 1])],
         {"hidden": hidden, "out": out},
     )
+
+
+def field_network(weight):
+    """Vectors (N, K, d), flattened, and numbers (N, M), times (K d + M,) weights: logits (N,)."""
+    nodes = [
+        ("Flatten", ["vectors"], ["flat"], {"axis": 1}),
+        ("Concat", ["flat", "numbers"], ["all"], {"axis": 1}),
+        ("MatMul", ["all", "weight"], ["logit"], {}),
+    ]
+    f32 = TensorProto.FLOAT
+    return _model(
+        nodes,
+        [("vectors", f32, ["N", "K", "D"]), ("numbers", f32, ["N", "M"])],
+        [("logit", f32, ["N"])],
+        {"weight": weight},
+    )
