@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from martlet.models.popularity import Popularity as Popularity
     from martlet.models.sasrec import SASRec as SASRec
     from martlet.models.two_tower import TwoTower as TwoTower
+    from martlet.models.watch_time import WatchTime as WatchTime
     from martlet.scorers.bundle import Bundle as Bundle
     from martlet.scorers.imports import from_onnx as from_onnx
     from martlet.scorers.imports import from_vectors as from_vectors
@@ -91,6 +92,7 @@ _HOME = {
     "Tabular": "martlet.core",
     "TimeSplit": "martlet.data",
     "TwoTower": "martlet.models.two_tower",
+    "WatchTime": "martlet.models.watch_time",
     "cascade": "martlet.models.cascade",
     "compress": "martlet.compress.compress",
     "evaluate": "martlet.measure.quality",

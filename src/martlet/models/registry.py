@@ -24,6 +24,7 @@ _OWN = {
     "content": "martlet.models.content:Content",
     "ncf": "martlet.models.ncf:NCF",
     "two-tower": "martlet.models.two_tower:TwoTower",
+    "watch-time": "martlet.models.watch_time:WatchTime",
     "gru4rec": "martlet.models.gru4rec:GRU4Rec",
     "nextitnet": "martlet.models.nextitnet:NextItNet",
     "sasrec": "martlet.models.sasrec:SASRec",

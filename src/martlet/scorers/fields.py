@@ -24,6 +24,7 @@ from martlet.scorers.table import Table, check_csr, tables_under
 NETWORK, ARRAYS = "fields.onnx", "features.safetensors"
 F32 = NDArray[np.float32]
 _TILE = 256
+_LARGEST = np.float32(80)  # of a logit whose odds float32 still holds
 _CHUNK_VALUES = 1 << 22
 _PAIRS = 64 * _TILE  # looked up at a time
 
@@ -55,7 +56,8 @@ class Fields:
         wide: (R + crossed, 1) weights; None for a model without them.
         network: the ONNX file's content.
         layout: which field lies where.
-        loss: "logistic" makes the answers of ``predict`` chances; "squared" leaves them numbers.
+        loss: "logistic" makes the answers of ``predict`` chances; "squared" leaves them numbers;
+            "odds" makes them e^logit, and the scores too.
         items: every item's side, as rows of the tables; None with one side.
         max_length: only so many of the last events are read.
         parameters: the network's own weights, which it was derived from.
@@ -94,7 +96,7 @@ class Fields:
         return Runtime(self.network, ranks)
 
     def predict(self, columns: Mapping[str, Any]) -> F32:
-        """Return (N,) float32 chances of rows of columns; numbers, with the squared loss.
+        """Return (N,) float32 chances of rows of columns; numbers or odds where ``loss`` says so.
 
         A column that is absent counts as missing in every row.
 
@@ -109,7 +111,7 @@ class Fields:
             raise QueryError("no columns are given: expected those that the model was fitted on")
         side, size = self.layout.sides["row"], len(next(iter(columns.values())))
         value = self._logits([self._looked(side, side.encode(columns, size))])
-        return value if self.loss == "squared" else chance(value)
+        return chance(value) if self.loss == "logistic" else self._told(value)
 
     def knows(self, queries: Queries) -> NDArray[np.bool_]:
         """Return (B,) bool: the queries with a history, or with a column of the user."""
@@ -120,7 +122,7 @@ class Fields:
         return known
 
     def score(self, queries: Queries, candidates: NDArray[np.int32]) -> F32:
-        """Return (B, C) float32 logits; -inf where a candidate is -1.
+        """Return (B, C) float32 logits, or odds; -inf where a candidate is -1.
 
         Raises:
             QueryError: a scorer of rows, which ranks nothing.
@@ -134,8 +136,12 @@ class Fields:
         for start in range(0, len(query), _PAIRS):
             q, p = query[start : start + _PAIRS], place[start : start + _PAIRS]
             item = self._looked(side, items.take(candidates[q, p]))
-            scores[q, p] = self._logits([item, user.take(q)])
+            scores[q, p] = self._told(self._logits([item, user.take(q)]))
         return scores
+
+    def _told(self, logits: F32) -> F32:
+        """Return the logits, or the odds where they are the answer."""
+        return np.exp(np.minimum(logits, _LARGEST)) if self.loss == "odds" else logits
 
     def _users(self, queries: Queries) -> _Looked:
         """Look the users' side up: histories, and columns of the context."""

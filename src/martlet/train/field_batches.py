@@ -129,6 +129,8 @@ class Rows:
     def __init__(self, spec: FieldModel, data: Tabular, seed: int) -> None:
         if not len(data.train):
             raise DataError("the train part holds no row: expected at least one")
+        if spec.odds:
+            _check_seconds(data.train)
         self.spec, self.data, self.seed = spec, data, seed
         features = Features.fit(_plan(spec, data.train.columns), data.train.columns)
         self.layout = Layout.of({"row": features})
@@ -210,8 +212,7 @@ class Events:
 
     def take(self, events: NDArray[np.int64], step: int) -> Batch:
         """Return the batch of some events of the train part."""
-        train, before = self.data.train, self._before[events]
-        return self._batch(train.user_row[events], train.item_row[events], before, step)
+        return self._batch(self.data.train, events, self._before[events], step)
 
     def validation(self) -> Iterator[Batch]:
         """Yield the validation part, or an even share of a large one."""
@@ -219,9 +220,8 @@ class Events:
         events = np.flatnonzero(known.lengths[valid.user_row] > 0)
         events = events[:: -(-len(events) // _VALID_EVENTS) or 1]
         for step, some in enumerate(np.array_split(events, -(-len(events) // 1024) or 1), 1):
-            user = valid.user_row[some]
             if len(some):
-                yield self._batch(user, valid.item_row[some], known.indptr[user + 1], -step)
+                yield self._batch(valid, some, known.indptr[valid.user_row[some] + 1], -step)
 
     def describe(self, events: NDArray[np.int64]) -> str:
         """Return whose events a batch holds."""
@@ -230,10 +230,11 @@ class Events:
         return f"events of users {names}" + (" ..." if len(users) > 3 else "")
 
     def _batch(
-        self, user: NDArray[Any], item: NDArray[Any], before: NDArray[np.int64], step: int
+        self, part: Interactions, events: NDArray[Any], before: NDArray[np.int64], step: int
     ) -> Batch:
-        """Return the batch of some pairs; ``before``: where in the log each history ends."""
+        """Return the batch of some events; ``before``: where in the log each history ends."""
         sides, spec, known = self.layout.sides, self.spec, self.data.train.histories
+        user, item = part.user_row[events], part.item_row[events]
         drawn = self._drawn.draw((len(user), spec.negatives), step)
         items = np.column_stack([item, drawn])
         key = user[:, None].astype(np.int64) * self.data.num_items + drawn
@@ -241,6 +242,8 @@ class Events:
         label = np.zeros(items.shape, np.float32)
         label[:, 0] = 1
         weight = np.ones(items.shape, np.float32)
+        if spec.odds:
+            weight[:, 0] = part.weight[events]
         weight[:, 1:] = (self._met[at] != key) & (drawn != item[:, None])
         length = np.minimum(before - known.indptr[user], spec.max_length)
         indptr = np.concatenate([[0], np.cumsum(length)]).astype(np.int64)
@@ -252,6 +255,21 @@ class Events:
             (sides["user"], users, items.shape[1]),
         ]
         return Batch.of(parts, label.reshape(-1), weight.reshape(-1))
+
+
+def _check_seconds(rows: Examples) -> None:
+    """Refuse rows that no odds can be learnt from.
+
+    Raises:
+        DataError: rows without weights, or labels other than 0 and 1.
+    """
+    if rows.weight is None:
+        raise DataError(
+            "the rows have no weights: expected what each is worth (such as seconds) where the "
+            "label is 1, and 1 where it is 0"
+        )
+    if not np.isin(rows.label, (0, 1)).all():
+        raise DataError("a label is neither 0 nor 1: expected 1 where a row ended well")
 
 
 def _plan(spec: FieldModel, columns: Any) -> Sequence[Any]:

@@ -77,6 +77,7 @@ class FieldModel(Plan, ABC):
     negatives: int = 4
     accepts: ClassVar[tuple[str, ...]] = ("run",)
     has_wide: ClassVar[bool] = False
+    odds: ClassVar[bool] = False  # whether what ends well weighs, and the odds are the answer
     takes_rows: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -203,7 +204,7 @@ class FieldNetwork(nn.Module):
             None if self.wide is None else self.wide.export(),
             onnx_of(self.interaction, inputs, "logit"),
             layout,
-            spec.loss,
+            "odds" if spec.odds else spec.loss,
             source.items,
             spec.max_length,
             {
@@ -231,6 +232,8 @@ class _Task:
         label, weight = tensors.label.to(self.network.device), tensors.weight
         weight = None if weight is None else weight.to(self.network.device)
         of = losses.squared if self.spec.loss == "squared" else losses.logistic
+        if self.spec.odds:
+            of = losses.odds
         return of(self.network(tensors), label, weight), len(label)
 
     def validate(self) -> float | None:
