@@ -302,7 +302,7 @@ def test_the_documented_api_is_the_one_that_answers(server):
         assert found == int(status), target
         assert _shape(got) == _shape(json.loads(answer)), target
     for route in ("/api/recommend/{user_id}", "/api/recommend", "/api/similar/{item_id}",
-                  "/api/health/live", "/api/health/ready", "/metrics"):  # fmt: skip
+                  "/api/predict", "/api/health/live", "/api/health/ready", "/metrics"):  # fmt: skip
         assert f"`{route}`" in text
 
 

@@ -17,6 +17,7 @@ ROUTES = (
     "/api/health/live",
     "/api/health/ready",
     "/metrics",
+    "/api/predict",
     "other",
 )
 OTHER = ROUTES.index("other")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -10,18 +10,23 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import msgspec
 import numpy as np
 
-from martlet.core import QueryError, Text
+from martlet.core import Array, QueryError, Text
 
 if TYPE_CHECKING:
     from martlet.scorers.bundle import Bundle
 
 MAX_N = 1000
 MAX_IDS = 10_000
+MAX_ROWS = 1000
+
+_EXACT = 2**53  # below it a float tells whole numbers apart
+_MAX_LISTED = 500  # characters of names that an error lists
 
 N = Annotated[int, msgspec.Meta(ge=1, le=MAX_N)]
 Id = str | int
 Ids = Annotated[list[Id], msgspec.Meta(max_length=MAX_IDS)]
 Value = str | float | bool
+Cell = str | int | float | bool | list[str | int | float] | None
 
 
 class Ask(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -44,6 +49,22 @@ class Ask(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     exclude: Ids = []
     candidates: Ids | None = None
     seen: Literal["hide", "keep"] = "hide"
+
+
+class Rows(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Rows whose label is asked for, 1 to 1000; a value by column name.
+
+    A column that a row lacks, null and "" count as missing; one that the model was not fitted on is
+    of no effect. A list stands for its values with bars between them.
+    """
+
+    rows: Annotated[list[dict[str, Cell]], msgspec.Meta(min_length=1, max_length=MAX_ROWS)]
+
+
+class Predictions(msgspec.Struct, frozen=True):
+    """The probability of label 1 of each row, in their order."""
+
+    predictions: list[float]
 
 
 class Item(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -132,11 +153,33 @@ class Engine:
         items = [self._item(row, score) for row, (_, score) in zip(rows, found, strict=True)]
         return Similar(item_id, items)
 
+    def predict(self, rows: Sequence[Mapping[str, Cell]]) -> Predictions:
+        """Return what the model says of each row.
+
+        Raises:
+            QueryError: the bundle ranks items, a row has none of the model's columns, or a word
+                where the model takes a number.
+        """
+        bundle = self.bundle
+        bundle.check_predicts()
+        known = bundle.columns
+        for at, row in enumerate(rows, 1):
+            if known.keys().isdisjoint(row):
+                raise QueryError(
+                    f"row {at} has none of the model's columns: expected some of "
+                    f"{', '.join(known)[:_MAX_LISTED]}"
+                )
+        columns = {name: _column(rows, name, kind) for name, kind in known.items()}
+        return Predictions(bundle.predict(columns).tolist())
+
     async def warm(self) -> None:
         """Answer one question of each kind, so that no client waits for a kernel or a page.
 
         A kind that the scorer refuses is refused to clients too, and has nothing to warm.
         """
+        if self.bundle.predicts:
+            self.predict([dict.fromkeys(self.bundle.columns)])
+            return
         users, items = self.bundle.users.ids, self.bundle.items.ids
         known = np.flatnonzero(self.bundle.histories.lengths)
         if len(known):
@@ -151,3 +194,35 @@ class Engine:
         titles = self.bundle.catalogue.get("title")
         title = titles[row] or None if isinstance(titles, Text) else None
         return Item(self.bundle.items.ids[row], score, title)
+
+
+def _column(rows: Sequence[Mapping[str, Cell]], name: str, kind: str) -> Text | Array:
+    """Return the values of a column as the model was fitted on them; missing is NaN or ""."""
+    values = [row.get(name) for row in rows]
+    if kind == "text":
+        return Text.of(map(_text, values))
+    found = np.empty(len(rows), np.float64)
+    for at, value in enumerate(values):
+        try:
+            if isinstance(value, list) or (isinstance(value, str) and "_" in value):
+                raise ValueError  # Python would read 1_000
+            found[at] = np.nan if value is None or value == "" else float(value)
+        except (ValueError, OverflowError):
+            told = repr(value)[:_MAX_LISTED]
+            raise QueryError(
+                f"row {at + 1} has {told} for {name!r}: expected a number, or null where there is "
+                "none"
+            ) from None
+    return found
+
+
+def _text(value: Cell) -> str:
+    """Return a value as ``prepare`` reads it from a file."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, list):
+        return "|".join(map(_text, value))
+    whole = isinstance(value, float) and value.is_integer() and abs(value) < _EXACT
+    return str(int(value)) if whole else str(value)

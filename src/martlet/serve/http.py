@@ -17,7 +17,7 @@ from martlet.core import QueryError
 from martlet.serve.counters import OTHER, Counters
 from martlet.serve.engine import MAX_N, Ask, Engine, Recommend
 from martlet.serve.page import PAGE
-from martlet.serve.question import question, told
+from martlet.serve.question import question, rows_of, told
 
 MAX_BODY_BYTES = 1 << 20
 BODY_S = 10.0
@@ -150,6 +150,12 @@ class App:
             raise Refused(404, f"no item is called {told(item)}")
         return Reply(200, _encode(similar))
 
+    async def predict(self, tail: bytes, query: bytes, receive: Receive) -> Reply:
+        """``POST /api/predict``."""
+        _options(query, ())
+        rows = rows_of(await _body(receive)).rows
+        return Reply(200, _encode(self._engine().predict(rows)))
+
     async def live(self, tail: bytes, query: bytes, receive: Receive) -> Reply:
         """``GET /api/health/live``: the process runs."""
         return Reply(200, b'{"live":true}')
@@ -179,6 +185,7 @@ _EXACT: dict[bytes, tuple[int, Handler, tuple[str, ...]]] = {
     b"/api/health/live": (4, App.live, _GET),
     b"/api/health/ready": (5, App.ready, _GET),
     b"/metrics": (6, App.metrics, _GET),
+    b"/api/predict": (7, App.predict, _POST),
 }
 _PREFIX: dict[bytes, tuple[int, Handler]] = {
     b"/api/recommend": (1, App.user),

@@ -22,6 +22,9 @@ without a history.</dd>
 <code>context</code>.</dd>
 <dt>GET /api/similar/{item_id}?n=10</dt>
 <dd>The items nearest to an item.</dd>
+<dt>POST /api/predict</dt>
+<dd>Of a model of labelled rows: the probability of label 1 for each of
+<code>{"rows": [{column: value}]}</code>.</dd>
 <dt>GET <a href="/api/health/live">/api/health/live</a>,
 <a href="/api/health/ready">/api/health/ready</a></dt>
 <dd>Whether the process runs; whether it answers, and with which bundle.</dd>

@@ -1,15 +1,17 @@
-"""From the bytes of a body to a question, or the reason why they are none."""
+"""From the bytes of a body to a question or rows, or the reason why they are none."""
 
 from __future__ import annotations
 
 import json
 import re
-from typing import Any
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeVar
 
 import msgspec
 
 from martlet.core import QueryError
-from martlet.serve.engine import Ask
+from martlet.serve.engine import Ask, Rows
 
 _MAX_TOLD = 200
 """Characters of a client's own words that an error repeats."""
@@ -18,6 +20,8 @@ _ESCAPE = re.compile(rb"\\(?:%b\\%b|(%b|%b)|.)" % (_HIGH, _LOW, _HIGH, _LOW), re
 """An escape of JSON; the group holds half a surrogate pair that stands alone."""
 
 _decode = msgspec.json.Decoder(Ask).decode
+_decode_rows = msgspec.json.Decoder(Rows).decode
+T = TypeVar("T")
 
 
 def told(text: str) -> str:
@@ -31,16 +35,29 @@ def question(body: bytes) -> Ask:
     Raises:
         QueryError: the body is no JSON, holds another shape, or gives a name twice.
     """
+    return _checked(_decode, body, "is not a question")
+
+
+def rows_of(body: bytes) -> Rows:
+    """Return the rows that a JSON body holds.
+
+    Raises:
+        QueryError: as in ``question``.
+    """
+    return _checked(_decode_rows, body, "does not hold rows")
+
+
+def _checked(decode: Callable[[bytes], T], body: bytes, wrong: str) -> T:
     try:
-        ask = _decode(body)
+        found = decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         reason = str(error)[:_MAX_TOLD]
         if "surrogate" in reason or "truncated" in reason:  # it takes one near the end for a cut
             reason = _lone_surrogate(body) or reason
-        raise QueryError(f"the body is not a question: {reason}") from error
+        raise QueryError(f"the body {wrong}: {reason}") from error
     # The decoder takes the last of two values of a name and says nothing.
-    json.loads(body, object_pairs_hook=_names_once, parse_int=str, parse_float=str)
-    return ask
+    json.loads(body, object_pairs_hook=partial(_names_once, wrong), parse_int=str, parse_float=str)
+    return found
 
 
 def _lone_surrogate(body: bytes) -> str:
@@ -54,8 +71,8 @@ def _lone_surrogate(body: bytes) -> str:
     return ""
 
 
-def _names_once(pairs: list[tuple[str, Any]]) -> None:
+def _names_once(wrong: str, pairs: list[tuple[str, Any]]) -> None:
     names = [name for name, _ in pairs]
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
-        raise QueryError(f"the body is not a question: {told(twice)} is given twice")
+        raise QueryError(f"the body {wrong}: {told(twice)} is given twice")
