@@ -20,7 +20,7 @@ def bundles():
         data = shelves()
         towers = mt.fit(mt.TwoTower(**TOWERS), data, seed=0)
         ranker = mt.fit(WatchTime(**SECONDS, table_rate=0.05), data, seed=0)
-        yield {"towers": towers, "cascade": mt.cascade(towers, ranker, depth=12)}
+        yield {"towers": towers, "cascade": mt.cascade(towers, ranker, depth=3)}
 
 
 @pytest.fixture(scope="module", params=["towers", "cascade"])
