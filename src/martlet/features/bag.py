@@ -80,7 +80,9 @@ class FittedMany(Many):
 
     def check(self) -> None:
         """Refuse a vocabulary that is no text or holds a value twice."""
-        if self.state.get("given_rows") is not None:
+        if "given_rows" not in self.state:
+            raise self.refuse("it does not say whether rows are given")
+        if self.state["given_rows"] is not None:
             self.number("given_rows", int, least=0)
             return
         blob, offsets = self.array("values.blob", np.uint8), self.array("values.offsets", np.int64)

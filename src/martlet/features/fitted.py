@@ -37,7 +37,7 @@ class Ragged(NamedTuple):
     def last(self, length: int) -> Ragged:
         """Return the last ``length`` rows of each example."""
         lengths = np.diff(self.indptr)
-        kept = np.minimum(lengths, length)
+        kept = np.minimum(lengths, min(length, len(self.rows)))
         if (kept == lengths).all():
             return self
         indptr = np.concatenate([[0], np.cumsum(kept)]).astype(np.int64)

@@ -34,7 +34,9 @@ def spans_before(
     if times is not None:
         fresh[1, 1:] = fresh[0, 1:] | (times[1:] != times[:-1])
     first, end = (np.maximum.accumulate(np.where(new, place, 0)) for new in fresh)
-    return first if max_length is None else np.maximum(first, end - max_length), end
+    return first if max_length is None else np.maximum(
+        first, end - min(max_length, len(users))
+    ), end
 
 
 def history_before(

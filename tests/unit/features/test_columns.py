@@ -253,6 +253,7 @@ def test_a_bag_of_buckets_and_of_rare_values():
     found = bag(features, food=["a,b,c", "none,a"])
     assert found[1] == found[0][:1]
     assert all(0 < row <= 20 for row in found[0])
+    assert bag(fit(Sequence("food", 2**70), food=["a"]), food=["a|a"]) == [[1, 1]]
     features = fit(Bag("food", min_count=2, max_length=2), food=["a|b", "b|c|b"])
     assert bag(features, food=["b|a|b|c", "b"]) == [[1, 0], [1]]
 

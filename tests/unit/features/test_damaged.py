@@ -5,8 +5,10 @@ import json
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from martlet.core import BundleError
+from martlet.core import BundleError, DataError
 from martlet.features import (
     Bag,
     Bucket,
@@ -105,6 +107,7 @@ TEXT = np.frombuffer(b"longshort", np.uint8)
         (put_array("3.edges", np.array([1.0, 1.0])), "'wing bucket' are damaged .edges that do"),
         (put_array("3.edges", np.array([np.nan, 1.0])), "edges that do not rise"),
         (drop("3.edges"), "edges is no column of float64"),
+        (put([4, "state"], {}), "it does not say whether rows are given"),
         (put([4, "state", "given_rows"], -1), "given_rows is -1, expected 0 or more"),
         (put([4, "state", "given_rows"], "3"), "given_rows is '3', expected a int"),
         (put_array("4.values.offsets", np.array([0, 0, 2])), "a value stands twice"),
@@ -144,3 +147,50 @@ def test_what_is_no_json_object_is_refused(parts):
 
 def test_sound_parts_pass(parts):
     assert Features.from_parts(*parts).apply(COLUMNS).rows.shape == (3, 5)
+
+
+SPOILT = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-2, 3),
+    st.just(2**70),
+    st.floats(),
+    st.text(max_size=3),
+    st.lists(st.one_of(st.integers(-1, 5), st.text(max_size=2)), max_size=3),
+    st.just({}),
+)
+
+
+def places(told, path=()):
+    """Yield the path of every value within the JSON."""
+    for key in told if isinstance(told, dict) else range(len(told)):
+        yield (*path, key)
+        if isinstance(told[key], (dict, list)):
+            yield from places(told[key], (*path, key))
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.data())
+def test_whatever_is_read_without_an_error_stays_within_its_table(data):
+    features = Features.fit(PLAN, COLUMNS)
+    told, arrays = json.loads(json.dumps(features.to_json())), dict(features.arrays())
+    if data.draw(st.booleans()):
+        path = data.draw(st.sampled_from(list(places(told))))
+        at = told
+        for key in path[:-1]:
+            at = at[key]
+        at[path[-1]] = data.draw(SPOILT)
+    else:
+        name = data.draw(st.sampled_from(list(arrays)))
+        dtype = data.draw(st.sampled_from([arrays[name].dtype, np.dtype(np.int64)]))
+        values = data.draw(st.lists(st.integers(0, 100), max_size=len(arrays[name]) + 1))
+        arrays[name] = np.array(values, dtype)
+    given = {name: column for name, column in COLUMNS.items() if name != "photo"}
+    try:
+        read = Features.from_parts(told, arrays)
+        encoded = read.apply(COLUMNS if data.draw(st.booleans()) else given)
+    except (BundleError, DataError):
+        return
+    for rows in [encoded.rows, *(bag.rows for bag in encoded.bags)]:
+        assert ((rows >= 0) & (rows < read.num_rows)).all()
+    assert np.isfinite(encoded.numbers).all()
