@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from martlet.models.ials import IALS as IALS
     from martlet.models.item_knn import ItemKNN as ItemKNN
     from martlet.models.matrix_factorization import MatrixFactorization as MatrixFactorization
+    from martlet.models.ncf import NCF as NCF
     from martlet.models.nextitnet import NextItNet as NextItNet
     from martlet.models.popularity import Popularity as Popularity
     from martlet.models.sasrec import SASRec as SASRec
@@ -83,6 +84,7 @@ _HOME = {
     "LastOut": "martlet.data",
     "MartletError": "martlet.core",
     "MatrixFactorization": "martlet.models.matrix_factorization",
+    "NCF": "martlet.models.ncf",
     "NextItNet": "martlet.models.nextitnet",
     "Popularity": "martlet.models.popularity",
     "Quantize": "martlet.compress.quantize",

@@ -20,7 +20,31 @@ SETTINGS = {
     "gfcf": [{"rank": 4}, {"rank": 4, "ideal": 0.0}],
     "ials": [{"dim": 8, "iterations": 12}],
     "bpr": [{"dim": 4, "epochs": 200}],
-    "matrix-factorization": [{"dim": 2}, {"dim": 2, "loss": "logistic"}],
+    "matrix-factorization": [
+        {"dim": 2},
+        {"dim": 2, "loss": "logistic"},
+        {
+            "dim": 2,
+            "loss": "logistic",
+            "cells": "sampled",
+            "optimizer": "sgd",
+            "rate": 0.1,
+            "biases": True,
+        },
+    ],
+    "ncf": [
+        {"kind": "gmf", "dim": 2, "reg": 0.05, "epochs": 120, "batch": 32, "table_rate": 0.05},
+        {
+            "dim": 2,
+            "inner": 4,
+            "layers": 1,
+            "reg": 0.05,
+            "epochs": 120,
+            "batch": 32,
+            "table_rate": 0.05,
+            "rate": 0.01,
+        },
+    ],
     "item-knn": [{"neighbours": 8}, {"neighbours": 8, "weighting": "bm25"}],
     "two-tower": [TOWERS, TOWERS | {"item_columns": True, "loss": "in-batch"}],
     "content": [{"dim": 2}],
@@ -30,7 +54,7 @@ SETTINGS = {
     name: [{"dim": 8, "epochs": 2, "max_length": 8}]
     for name in ("gru4rec", "nextitnet", "sasrec", "hstu")
 }
-SETTINGS |= {name: [FIELDS] for name in ("wide-deep", "deepfm", "dcnv2", "dlrm")}
+SETTINGS |= {name: [FIELDS] for name in ("wide-deep", "deepfm", "dcnv2", "dlrm", "watch-time")}
 # Popularity sees no pairs, and a sequence model an order.
 COLOUR_BLIND = ("popularity", "gru4rec", "nextitnet", "sasrec", "hstu", "two-tower")
 CASES = [(name, params) for name in names() for params in SETTINGS.get(name, [{}])]

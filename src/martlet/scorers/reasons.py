@@ -34,7 +34,8 @@ def left_out_reasons(
 ) -> list[list[Reason]]:
     """Return the reasons of any scorer: an event's part is what leaving it out takes away.
 
-    Scores every query once for each of its events.
+    Scores every query once for each of its events. Where none of them changes the score, as for
+    users with a vector of their own, there is one reason of row -1.
     """
     history = queries.history
     line, event = history.row_numbers(), np.arange(history.nnz)
@@ -61,4 +62,6 @@ def left_out_reasons(
         )
         if len(own):
             parts[own] = full - scorer.score(again, np.full((len(own), 1), at[b], np.int32))[:, 0]
-    return event_reasons(queries, parts)
+    found = event_reasons(queries, parts)
+    known = [Reason(-1, 1.0, "close to what is known of the user")]
+    return [known if one and not any(r.share for r in one) else one for one in found]

@@ -1,0 +1,381 @@
+"""A network scores a user and an item from the vectors of both."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from martlet.core import CSR, DataError, Dataset, SpecError, check_counts, num_threads, rng
+from martlet.kernels.pairs import pair_dots, pair_slopes
+from martlet.kernels.unmet import draw_unmet
+from martlet.metrics import Tally
+from martlet.scorers.projections import Lookup
+from martlet.scorers.ranker import Ranker
+from martlet.scorers.table import Table
+from martlet.train import losses
+from martlet.train.device import device_of
+from martlet.train.embeddings import Embedding, TableOptimizer
+from martlet.train.export import onnx_of
+from martlet.train.loop import fingerprint, train
+from martlet.train.plan import Plan
+from martlet.train.run import Run
+
+F32 = NDArray[np.float32]
+_K = 10
+_RIDGE = 0.01  # of the mean square that a direction has
+_START = 0.05  # standard deviation of the first vectors
+_ASKED = 500  # users of the validation part whose whole catalogue is ranked after an epoch
+_PAIRS = 1 << 17  # that are scored at a time there
+
+
+@dataclass(frozen=True, kw_only=True)
+class NCF(Plan):
+    """The product of two vectors, and a perceptron over two others.
+
+        gmf    s = p . q
+        mlp    s = g . relu(W_L ... relu(W_1 [p' ; q'] + b_1) ... + b_L)
+        neumf  the sum of both, each with vectors of its own
+
+    trained by cross-entropy on the events and on items that their users have not met, drawn evenly
+    anew in each epoch.
+
+    W_1 [p' ; q'] is the sum of a part of the user and one of the item, so the user's is made once
+    for an event and all that is drawn for it, and what is fitted holds both parts ready made.
+
+    **Source**: He et al., "Neural Collaborative Filtering" (2017).
+    **Differs**: the product has no weights of its own, for p can hold them, and where they are free
+    they undo ``reg``, which is the L2 of Rendle et al., "Neural Collaborative
+    Filtering vs. Matrix Factorization Revisited" (2020), on the vectors that a step reads; vectors
+    take row-wise steps; an unknown user has the mean over the history of what stands for an item,
+    see ``stand_in``.
+
+    Attributes:
+        kind: "gmf", "mlp" or "neumf".
+        dim: length of the vectors that are multiplied.
+        inner: length of the vectors that the perceptron reads, and width of its first layer.
+        layers: hidden layers, each half as wide as that before.
+        dropout: share of the hidden numbers that a training step leaves out.
+        negatives: items drawn for each event.
+        batch: events of a step.
+        reg: L2 strength; reg (|p|^2 + |q|^2) / 2 goes with the loss of every pair.
+        table_optimizer: of the vectors.
+        table_rate: length of their step.
+    """
+
+    kind: Literal["gmf", "mlp", "neumf"] = "neumf"
+    dim: int = 64
+    inner: int = 32
+    layers: int = 3
+    dropout: float = 0.0
+    negatives: int = 4
+    batch: int = 2048
+    reg: float = 0.0
+    table_optimizer: TableOptimizer = "adam"
+    table_rate: float = 1e-3
+    epochs: int = 20
+    accepts: ClassVar[tuple[str, ...]] = ("run",)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_counts(self, "dim", "inner", "layers", "negatives", "batch")
+        if not 0 <= self.dropout < 1:
+            raise SpecError(f"dropout is {self.dropout}: expected 0 or more, and below 1")
+        if not 0 <= self.reg < np.inf:
+            raise SpecError(f"reg is {self.reg}: expected a finite number, 0 or more")
+        if self.inner >> (self.layers - 1) < 1:
+            raise SpecError(
+                f"inner is {self.inner} and layers {self.layers}: the last layer would have no "
+                "unit; expected fewer layers, or a larger inner"
+            )
+
+    @property
+    def split(self) -> tuple[int, int]:
+        """Return how many numbers of a vector are multiplied, and how many the perceptron reads."""
+        return (
+            0 if self.kind == "mlp" else self.dim,
+            0 if self.kind == "gmf" else self.inner,
+        )
+
+    def flops(self, dataset: Dataset) -> int:
+        """Operations of all epochs: 6 a weight and pair, the user's part once an event."""
+        dim, inner = self.split
+        pair = dim + inner**2
+        if inner:
+            widths = [inner >> at for at in range(self.layers)]
+            pair += sum(wide * narrow for wide, narrow in itertools.pairwise([*widths, 1]))
+        events = self.epochs * dataset.train.matrix.nnz
+        return 6 * events * (inner**2 + (1 + self.negatives) * pair)
+
+    def bytes(self, num_items: int) -> int:
+        """Bytes of the fitted tables: two vectors an item, and the weights of the network."""
+        own = 0 if self.kind == "gmf" else sum(p.numel() for p in _hidden(self).parameters())
+        return 4 * (2 * num_items * sum(self.split) + own)
+
+    def fit(self, dataset: Dataset, *, seed: int = 0, run: Run | None = None) -> Ranker:
+        """Return the trained network over a vector a user and a vector an item.
+
+        Raises:
+            DataError: the train part holds nothing.
+            Diverged: the loss is no finite number.
+        """
+        if not dataset.train.matrix.nnz:
+            raise DataError("the train part has no event: there is nothing to learn from")
+        torch.manual_seed(seed)
+        network = Pairs(self, dataset.num_users, dataset.num_items, seed)
+        task = _Task(self, network.to(device_of(self.device)), dataset, seed)
+        key = fingerprint(type(self).__name__, asdict(self), seed, dataset.train.hash)
+        train(task, self, seed=seed, key=key, run=run)
+        return network.export(dataset.train.matrix)
+
+
+class Pairs(nn.Module):
+    """Vectors of users and items, what is made of each alone, and what is made of both.
+
+    Those that are multiplied and those that the perceptron reads have tables of their own.
+    """
+
+    here: Tensor
+
+    def __init__(self, spec: NCF, num_users: int, num_items: int, seed: int) -> None:
+        super().__init__()
+        self.reg = spec.reg
+        stream = rng(seed, "ncf")
+
+        def table(size: int, dim: int) -> Embedding:
+            return Embedding(
+                size, dim, rate=spec.table_rate, optimizer=spec.table_optimizer,
+                seed=int(stream.integers(2**31)), init_scale=_START,
+            )  # fmt: skip
+
+        dim, inner = spec.split
+        sides = {"user": num_users, "item": num_items}
+        self.product = nn.ModuleDict({side: table(n, dim) for side, n in sides.items() if dim})
+        self.read = nn.ModuleDict({side: table(n, inner) for side, n in sides.items() if inner})
+        self.dim = dim
+        self.register_buffer("here", torch.zeros(0), persistent=False)  # tells the device
+        self.first = nn.ModuleDict(
+            {side: nn.Linear(inner, inner, side == "user") for side in sides if inner}
+        )
+        self.hidden = _hidden(spec) if inner else None
+
+    @property
+    def device(self) -> torch.device:
+        """Where the dense arithmetic runs."""
+        return self.here.device
+
+    def forward(self, users: Tensor, items: Tensor) -> Tensor:
+        """Return (B, C) logits of user rows (B,) and item rows (B, C)."""
+        parts = []
+        if self.product:
+            of_users, of_items = self._vectors(self.product, users, items)
+            parts.append(_dots(of_users, of_items))
+        if self.hidden is not None:
+            of_users, of_items = self._vectors(self.read, users, items)
+            both = self.first["user"](of_users)[:, None] + self.first["item"](of_items)
+            parts.append(self.hidden(both)[..., 0])
+        return parts[0] if len(parts) == 1 else parts[0] + parts[1]
+
+    def _vectors(self, tables: nn.ModuleDict, users: Tensor, items: Tensor) -> list[Tensor]:
+        # A user's vector is one of each of its pairs, and the loss is their mean.
+        pairs = items.numel()
+        times = {"user": self.reg * items.shape[1] / pairs, "item": self.reg / pairs}
+        return [
+            _Shrunk.apply(tables[side](rows).to(self.device), times[side])  # type: ignore[no-untyped-call]
+            for side, rows in (("user", users), ("item", items))
+        ]
+
+    def parts(self) -> tuple[Tensor, Tensor]:
+        """Return what the network takes of each user and of each item: (users, d) and (items, d).
+
+        The first numbers are multiplied, the others added up for the perceptron.
+        """
+        found: list[list[Tensor]] = [[], []]
+        for at, side in enumerate(("user", "item")):
+            if self.product:
+                found[at].append(_values(self.product[side]))
+            if self.hidden is not None:
+                found[at].append(self.first[side](_values(self.read[side]).to(self.device)).cpu())
+        return torch.cat(found[0], 1), torch.cat(found[1], 1)
+
+    def export(self, met: CSR) -> Ranker:
+        """Return the torch-free scorer that gives the same answers."""
+        self.cpu().eval()
+        with torch.inference_mode():
+            users, items = (part.numpy() for part in self.parts())
+        width = items.shape[1]
+        asked = {"user": torch.zeros(2, width), "item": torch.zeros(2, width)}
+        network = onnx_of(Joined(self.dim, self.hidden).eval(), asked, "logit")
+        weights: dict[str, Table] = {}
+        if self.hidden is not None:
+            for name, p in self.hidden.named_parameters():
+                weights[name] = Table.of(p.detach().numpy().reshape(len(p), -1))
+        history = stand_in(users, met)
+        users[met.lengths == 0] = 0  # of whom nothing was observed nothing is known
+        return Ranker(
+            Table.of(items), Lookup(Table.of(users)), network, Table.of(history), parameters=weights
+        )
+
+
+def _values(table: Any) -> Tensor:
+    return torch.from_numpy(table.export().dense())
+
+
+class Joined(nn.Module):
+    """The logit of what the network takes of a user and of an item."""
+
+    def __init__(self, dim: int, hidden: nn.Sequential | None) -> None:
+        super().__init__()
+        self.dim, self.hidden = dim, hidden
+
+    def forward(self, user: Tensor, item: Tensor) -> Tensor:
+        """Return (...) logits of (..., d) and (..., d)."""
+        logit = (user[..., : self.dim] * item[..., : self.dim]).sum(-1)
+        if self.hidden is None:
+            return logit
+        deep: Tensor = self.hidden(user[..., self.dim :] + item[..., self.dim :])
+        return logit + deep[..., 0]
+
+
+def _hidden(spec: NCF) -> nn.Sequential:
+    """Return the perceptron from the sum of its first layer's parts to a logit."""
+    widths = [spec.inner >> at for at in range(spec.layers)]
+    found: list[nn.Module] = [nn.ReLU(), nn.Dropout(spec.dropout)]
+    for wide, narrow in itertools.pairwise(widths):
+        found += [nn.Linear(wide, narrow), nn.ReLU(), nn.Dropout(spec.dropout)]
+    return nn.Sequential(*found, nn.Linear(widths[-1], 1))
+
+
+class _Shrunk(torch.autograd.Function):
+    """Vectors as they are, pulled towards 0 by so much of them in the backward pass."""
+
+    @staticmethod
+    def forward(ctx: Any, vectors: Tensor, strength: float) -> Tensor:
+        ctx.strength = strength
+        if strength:
+            ctx.save_for_backward(vectors)
+        return vectors.view_as(vectors)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        if ctx.strength:  # in place: it was made for these vectors, which only one thing reads
+            gradient = gradient.add_(ctx.saved_tensors[0], alpha=ctx.strength)
+        return gradient, None
+
+
+class _Dots(torch.autograd.Function):
+    """Products of (B, d) with (B, C, d) by the kernel, where torch would make B small matrices."""
+
+    @staticmethod
+    def forward(ctx: Any, users: Tensor, items: Tensor) -> Tensor:
+        ctx.save_for_backward(users, items)
+        return torch.from_numpy(pair_dots(users.numpy(), items.numpy(), num_threads()))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        users, items = (tensor.numpy() for tensor in ctx.saved_tensors)
+        slopes = pair_slopes(users, items, gradient.contiguous().numpy(), num_threads())
+        return torch.from_numpy(slopes[0]), torch.from_numpy(slopes[1])
+
+
+def _dots(users: Tensor, items: Tensor) -> Tensor:
+    if users.device.type != "cpu":
+        return torch.einsum("bd,bcd->bc", users, items)
+    return _Dots.apply(users, items)  # type: ignore[no-any-return, no-untyped-call]
+
+
+def stand_in(users: F32, met: CSR) -> F32:
+    """Return (n, d) vectors of items whose mean over a history stands for a user's own.
+
+    The vector of an item is the mean of those who met it, by the affine map through which the means
+    over the histories of the known users come closest to their own vectors. O(nnz d + users d^2).
+    """
+    import scipy.sparse as sp
+
+    known, dim = met.lengths > 0, users.shape[1]
+    ones = np.ones(met.nnz, np.float32)
+    matrix = sp.csr_matrix((ones, met.indices, met.indptr), (met.num_rows, met.num_cols))
+    count = np.maximum(np.bincount(met.indices, minlength=met.num_cols), 1)
+    items = (matrix.T @ users) / count[:, None]
+    folded = ((matrix @ items)[known] / met.lengths[known, None]).astype(np.float64)
+    centre, own = folded.mean(0), users[known].mean(0, dtype=np.float64)
+    folded -= centre
+    square = folded.T @ folded
+    square += (_RIDGE * np.trace(square) / dim + 1e-9) * np.eye(dim)
+    change = np.linalg.solve(square, folded.T @ (users[known] - own))
+    return np.asarray((items - centre) @ change + own, np.float32)
+
+
+class _Task:
+    """Telling events from drawn items, as the loop sees it."""
+
+    figure = f"ndcg@{_K}"
+
+    def __init__(self, spec: NCF, network: Pairs, dataset: Dataset, seed: int) -> None:
+        self.spec, self.network, self.dataset, self.seed = spec, network, dataset, seed
+        self.met = dataset.train.matrix
+        self.rows = self.met.row_numbers()
+
+    def batches(self, epoch: int) -> list[NDArray[np.int64]]:
+        order = rng(self.seed, "order", epoch).permutation(self.met.nnz)
+        return [
+            order[start : start + self.spec.batch]
+            for start in range(0, len(order), self.spec.batch)
+        ]
+
+    def take(self, batch: NDArray[np.int64], step: int) -> list[Tensor]:
+        users = self.rows[batch].astype(np.int64)
+        seed = int(rng(self.seed, "negatives", step).integers(2**63))
+        drawn = draw_unmet(self.met, users, self.spec.negatives, seed)
+        items = np.column_stack([self.met.indices[batch], drawn])
+        return [torch.from_numpy(users), torch.from_numpy(items)]
+
+    def loss(self, tensors: list[Tensor]) -> tuple[Tensor, int]:
+        users, items = tensors
+        logits = self.network(users, items)
+        label = torch.zeros_like(logits)
+        label[:, 0] = 1
+        return losses.logistic(logits.reshape(-1), label.reshape(-1)), logits.numel()
+
+    def validate(self) -> float | None:
+        """Return NDCG over the whole catalogue, what was met left out, of some users."""
+        truth = self.dataset.valid.matrix
+        users = np.flatnonzero((truth.lengths > 0) & (self.met.lengths > 0))
+        if not len(users):
+            return None
+        if len(users) > _ASKED:
+            users = users[np.linspace(0, len(users) - 1, _ASKED).astype(np.int64)]
+        of_users, of_items = self.network.parts()
+        device = self.network.device
+        joined = Joined(self.network.dim, self.network.hidden)
+        tally = Tally(self.dataset.num_items, (_K,), ("ndcg",))
+        step = max(1, _PAIRS // self.dataset.num_items)
+        for start in range(0, len(users), step):
+            some = users[start : start + step]
+            scores = joined(of_users[some][:, None].to(device), of_items.to(device)).cpu().numpy()
+            seen = self.met.take(some)
+            scores[seen.row_numbers(), seen.indices] = -np.inf
+            tally.add(_best(scores), truth.take(some))
+        return tally.figures()[self.figure]
+
+    def describe(self, batch: NDArray[np.int64]) -> str:
+        users = np.unique(self.rows[batch])
+        names = ", ".join(self.dataset.users.names(users[:3]))
+        return f"the events of users {names}" + (" ..." if len(users) > 3 else "")
+
+
+def _best(scores: F32) -> NDArray[Any]:
+    """Return (B, k) columns of the largest scores, -1 where there is none left."""
+    k = min(_K, scores.shape[1])
+    top = np.argpartition(-scores, k - 1, axis=1)[:, :k]
+    order = np.argsort(-np.take_along_axis(scores, top, 1), axis=1, kind="stable")
+    top = np.take_along_axis(top, order, 1)
+    return np.where(np.take_along_axis(scores, top, 1) > -np.inf, top, -1)
