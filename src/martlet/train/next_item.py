@@ -23,7 +23,7 @@ from martlet.train.device import device_of
 from martlet.train.export import to_onnx
 from martlet.train.loop import fingerprint, train
 from martlet.train.negatives import Negatives
-from martlet.train.plan import Plan
+from martlet.train.noise import Noise
 from martlet.train.run import Run
 from martlet.train.sequences import Pieces
 from martlet.train.teacher import Answers, Distil, ask, disagreement_among, shift, unlike
@@ -33,7 +33,7 @@ _K = 10
 
 
 @dataclass(frozen=True, kw_only=True)
-class NextItem(Plan, ABC):
+class NextItem(Noise, ABC):
     """A model that reads a history and gives the vector of what comes next.
 
     A family adds its own hyper-parameters and ``encoder``; the vectors of the items are read and
@@ -239,6 +239,7 @@ class _Task:
         self.drawn = Negatives(dataset.train.item_count, power, seed)
         self._log_q = torch.from_numpy(self.drawn.log_q)
         self._answers: Answers | None = None
+        self._per_epoch = len(self.pieces.batches(0))
 
     def learn_from(self, teacher: Bundle, run: Run) -> None:
         """Ask the teacher, and add what is learnt of it to the loss."""
@@ -271,6 +272,10 @@ class _Task:
             count = spec.negatives
             shape = (count,) if spec.loss == "sampled" else (len(event), count)
             arrays["drawn"] = self.drawn.draw(shape, step)
+        arrays["done"] = np.array(step / (spec.epochs * self._per_epoch))
+        if spec.weighted:
+            at = event if share else event + 1
+            arrays["weight"] = self.pieces.histories.weights()[at]
         if self._answers is not None:
             arrays |= self._answers.lesson(spec.distil, event, spec.temperature)
         return {name: torch.from_numpy(array) for name, array in arrays.items()}
@@ -283,43 +288,50 @@ class _Task:
     def _taught(self, vectors: Tensor, target: Tensor, tensors: dict[str, Tensor]) -> Tensor:
         """Return the loss with the teacher's part in it, where there is one."""
         spec, items, share = self.spec, self.network.items, self.spec.distil_weight
+        plain = self._plain(vectors, target, tensors)
         if self.network.lift is not None:
-            apart = unlike(self.network.lift(vectors), tensors["vector"])
-            return (1 - share) * self._plain(vectors, target, tensors) + share * apart
-        if "share" not in tensors:
-            return self._plain(vectors, target, tensors)
-        heat = spec.temperature if spec.distil == "scores" else 1.0
-        lesson = tensors["row"], tensors["share"]
-        if spec.loss != "softmax":
-            among = disagreement_among(vectors / heat, items, *lesson) * heat**2
-            return (1 - share) * self._plain(vectors, target, tensors) + share * among
-        if heat == 1:  # both parts are a softmax over the same scores
-            return losses.softmax(vectors, items, target) + share * shift(
-                vectors, items, target, *lesson
+            return (1 - share) * plain + share * unlike(
+                self.network.lift(vectors), tensors["vector"]
             )
-        soft = losses.softmax(vectors / heat, items, target) + shift(
-            vectors / heat, items, target, *lesson
-        )
-        return (1 - share) * losses.softmax(vectors, items, target) + share * heat**2 * soft
+        if "share" not in tensors:
+            return plain
+        heat = spec.temperature if spec.distil == "scores" else 1.0
+        soft, lesson = vectors / heat, (tensors["row"], tensors["share"])
+        if spec.loss != "softmax":
+            taught = disagreement_among(soft, items, *lesson)
+        elif heat == 1 and not spec.doubts and not spec.weighted:
+            # Both parts are a softmax over the same scores, and it is run once.
+            return plain + share * shift(vectors, items, target, *lesson)
+        else:
+            taught = losses.softmax(soft, items, target) + shift(soft, items, target, *lesson)
+        return (1 - share) * plain + share * heat**2 * taught
 
     def _plain(self, vectors: Tensor, target: Tensor, tensors: dict[str, Tensor]) -> Tensor:
         """Return the loss of the log alone."""
-        items = self.network.items
-        if self.spec.loss == "softmax":
-            return losses.softmax(vectors, items, target)
+        spec, items = self.spec, self.network.items
+        weight, done = tensors.get("weight"), float(tensors["done"])
+        if spec.loss == "softmax":
+            rows = losses.softmax_rows(vectors, items, target) if spec.doubts else None
+            return losses.softmax(vectors, items, target, spec.trust(rows, weight, done))
+
+        def mean(rows: Tensor) -> Tensor:
+            return spec.mean(rows, weight, done)
+
         drawn = tensors["drawn"]
         positive = (vectors * items[target]).sum(1)
-        if self.spec.loss == "sampled":
+        if spec.loss == "sampled":
             log_q, negative = self._log_q.to(items.device), vectors @ items[drawn].T
             hit = target[:, None] == drawn
-            return losses.sampled_softmax(positive, negative, log_q[target], log_q[drawn], hit)
+            return losses.sampled_softmax(
+                positive, negative, log_q[target], log_q[drawn], hit, mean
+            )
         negative = torch.einsum("td,tmd->tm", vectors, items[drawn])
         # The target itself, drawn, counts for nothing.
         negative = negative.masked_fill(drawn == target[:, None], -torch.inf)
-        if self.spec.loss == "bpr":
-            return losses.bpr(positive, negative)
-        share = self.spec.negatives / max(1, len(items) - 1)
-        return losses.gbce(positive, negative, share)
+        if spec.loss == "bpr":
+            return losses.bpr(positive, negative, mean)
+        share = spec.negatives / max(1, len(items) - 1)
+        return losses.gbce(positive, negative, share, mean=mean)
 
     def validate(self) -> float | None:
         """Return NDCG over the whole catalogue, what was met before left out."""

@@ -34,6 +34,37 @@ def test_the_softmax_in_pieces_is_the_softmax(count, scale, chunk_values, monkey
         torch.testing.assert_close(a.grad, b.grad, rtol=1e-5, atol=1e-5 * b.grad.abs().max().item())
 
 
+@pytest.mark.parametrize("chunk_values", [1, 1 << 20])
+def test_a_row_of_the_softmax_counts_as_its_weight_says(chunk_values, monkeypatch):
+    monkeypatch.setattr(losses, "_CHUNK_VALUES", chunk_values)
+    vectors, items = numbers(40, 8), numbers(50, 8, seed=1)
+    target = torch.randint(50, (40,), generator=torch.Generator().manual_seed(2))
+    weight = torch.rand(40, generator=torch.Generator().manual_seed(3))
+    weight[::5] = 0
+    ours, plain = leaves(vectors, items), leaves(vectors, items)
+    rows = F.cross_entropy(plain[0] @ plain[1].T, target, reduction="none")
+    loss, expected = losses.softmax(*ours, target, weight), (weight * rows).mean()
+    loss.backward()
+    expected.backward()
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+    for a, b in zip(ours, plain, strict=True):
+        torch.testing.assert_close(a.grad, b.grad, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(losses.softmax_rows(vectors, items, target), rows.detach())
+
+
+def test_another_mean_of_the_rows():
+    positive, negative = numbers(6), numbers(6, 3, seed=1)
+    log_q, hit = torch.zeros(6), torch.zeros(6, 3, dtype=torch.bool)
+    for one in (
+        lambda **given: losses.bpr(positive, negative, **given),
+        lambda **given: losses.gbce(positive, negative, 0.1, **given),
+        lambda **given: losses.sampled_softmax(positive, negative, log_q, log_q[:3], hit, **given),
+    ):
+        rows = one(mean=lambda rows: rows)
+        assert rows.shape == (6,)
+        assert one().item() == pytest.approx(rows.mean().item())
+
+
 def test_the_softmax_of_huge_scores_is_finite():
     vectors, items = leaves(numbers(5, 4, scale=100.0), numbers(9, 4, seed=1, scale=100.0))
     losses.softmax(vectors, items, torch.zeros(5, dtype=torch.int64)).backward()
