@@ -102,16 +102,16 @@ def describe_rows(data: Tabular, *, json_: bool) -> None:
     import numpy as np
 
     from martlet.core import Text
+    from martlet.features.keys import text_keys
 
     found = []
     for name, column in data.train.columns.items():
         if isinstance(column, Text):
-            values = list(column)
-            missing, distinct = values.count(""), len(set(values) - {""})
+            known: Any = text_keys(column)[np.diff(column.offsets) > 0]
         else:
             numbers = np.asarray(column, np.float64)
-            missing = int(np.isnan(numbers).sum())
-            distinct = len(np.unique(numbers[~np.isnan(numbers)]))
+            known = numbers[~np.isnan(numbers)]
+        missing, distinct = len(column) - len(known), len(np.unique(known))
         found.append(
             {"column": name, "kind": data.kinds[name], "missing": missing, "distinct": distinct}
         )
