@@ -3,6 +3,9 @@
 The last event of a user is the test, the one before it the validation; the whole catalogue is
 ranked, what was met before left out. Popularity, item-kNN and iALS stand beside them. A line a
 model and seed; ``--model`` and ``--seed`` take one.
+
+``--tune`` trains SASRec with other settings of the training, the network the same, never asks for
+the test, and writes a line each to ``results/next_item_tune.jsonl``; ``--only NAME`` takes one.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ import json
 import tempfile
 import time
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,21 +35,37 @@ MODELS: Mapping[str, Mapping[str, Any]] = {
     "nextitnet": COMMON | {"blocks": 10, "dropout": 0.5},
     "hstu": COMMON | {"dropout": 0.5},
 }
+# Tried by --tune. The rate falls to 0 over all epochs, so none of them ends early.
+FALLING = {"schedule": "cosine", "warmup": 0.02, "patience": 0}
+SETTINGS: Mapping[str, Mapping[str, Any]] = {
+    "falling": FALLING | {"epochs": 60},
+    "falling, decay": FALLING | {"epochs": 60, "optimizer": "adamw", "weight_decay": 0.1},
+    "falling, twice the rate": FALLING | {"epochs": 40, "rate": 0.002},
+    "falling, small batches": FALLING | {"epochs": 40, "tokens": 1024},
+}
 TINY = {"tokens": 256, "epochs": 2, "dim": 8, "max_length": 10}
 
 
 def main() -> None:
-    chosen = options(__doc__.splitlines()[0], add=("model",))
+    chosen = options(__doc__.splitlines()[0], add=("model", "only"), flags=("tune",))
     dataset = tiny(chosen.seed) if chosen.tiny else beauty(chosen.data)
+    small = TINY if chosen.tiny else {}
+    if chosen.tune:
+        for name in [chosen.only] if chosen.only else SETTINGS:
+            params = {**MODELS["sasrec"], **SETTINGS[name], **small}
+            found = measure("sasrec", params, dataset, ("valid",), chosen)
+            record("next_item_tune", {"setting": name} | found, chosen)
+        return
     for model in [chosen.model] if chosen.model else MODELS:
-        params = dict(MODELS[model])
-        if chosen.tiny and "tokens" in params:
-            params |= TINY
-        measure(model, params, dataset, chosen)
+        params = {**MODELS[model], **(small if "tokens" in MODELS[model] else {})}
+        found = measure(model, params, dataset, ("valid", "test"), chosen)
+        record("next_item_quality", found, chosen)
 
 
-def measure(model: str, params: dict[str, Any], dataset: Dataset, chosen: Namespace) -> None:
-    """Fit, and record quality, curve and cost."""
+def measure(
+    model: str, params: dict[str, Any], dataset: Dataset, parts: Sequence[str], chosen: Namespace
+) -> dict[str, Any]:
+    """Fit, and return cost, quality on the parts, and curve."""
     one = spec(model, **params)
     curve: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
@@ -59,11 +78,10 @@ def measure(model: str, params: dict[str, Any], dataset: Dataset, chosen: Namesp
             curve = [json.loads(line) for line in log.read_text().splitlines()[1:]]
     figures = {
         part: mt.evaluate(bundle, dataset, part=part, metrics=("recall", "ndcg")).figures
-        for part in ("valid", "test")
+        for part in parts
     }
-    say(f"{model}, {len(curve)} epochs, {spent['fit_s']:.0f} s: {figures['test']}")
-    about = {"model": model, "params": params, **spent, **figures, "curve": curve}
-    record("next_item_quality", about, chosen)
+    say(f"{model}, {len(curve)} epochs, {spent['fit_s']:.0f} s: {figures[parts[-1]]}")
+    return {"model": model, "params": params, **spent, **figures, "curve": curve}
 
 
 def tell(step: str, done: int, total: int) -> None:
