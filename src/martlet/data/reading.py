@@ -313,7 +313,8 @@ def _find(
         if role not in found:
             raise DataError(
                 f"{file} has no {role} column that can be told: it has {', '.join(names)}; "
-                f"name one with --{role}-col, or say --no-header where the first line is an event"
+                f"name one with --{role}-col, or say --no-header where the first line is an event; "
+                "a table of labelled rows has none: name its label with --label"
             )
     return found
 

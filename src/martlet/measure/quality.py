@@ -20,6 +20,7 @@ from martlet.core import (
     Queries,
     Scorer,
     SpecError,
+    Tabular,
     Text,
     num_threads,
 )
@@ -102,6 +103,10 @@ def evaluate(
         SpecError: an unknown metric, or a bound of memory that is none.
     """
     check_memory(memory_mb)
+    if isinstance(dataset, Tabular):
+        raise DataError(
+            "labelled rows have no items to rank: ask measure, or measure.labels.evaluate_labels"
+        )
     refuse_seen_in_training(scorer, dataset.part(part), part)
     scorer = crossing(scorer, dataset)
     history, truth, num_repeats = questions(dataset, part, seen)

@@ -1,6 +1,8 @@
 """Labelled rows from the command line: prepare, describe, fit, measure, predict."""
 
 import json
+import sqlite3
+from contextlib import closing
 
 import numpy as np
 import polars as pl
@@ -87,6 +89,23 @@ def test_a_test_table_weights_times_and_bad_rows(tmp_path, rows):
     assert Tabular.load(tmp_path / "a").train.weight is not None
     told = run(*words, tmp_path / "c", "--strict", "--positive", "", code=1).stderr
     assert "labels of part 'train'" in told
+
+
+def test_rows_come_from_a_database_too(tmp_path, rows):
+    with closing(sqlite3.connect(tmp_path / "shop.db")) as shop:
+        shop.execute("create table visits (age integer, city text, bought text)")
+        table = rows.select("age", "city", "bought").head(200).rows()
+        shop.executemany("insert into visits values (?, ?, ?)", table)
+        shop.commit()
+    words = ("prepare", tmp_path / "shop.db", "--sql", "select * from visits where age > 30")
+    made = document(*words, "--label", "bought", "--out", tmp_path / "d")
+    assert made["columns"] == {"age": "number", "city": "text"}
+    assert Tabular.load(tmp_path / "d").train.columns["age"].min() > 30
+
+
+def test_a_table_without_users_is_told_of_labels(place, tmp_path):
+    told = run("prepare", place / "rows.csv", "--out", tmp_path / "d", code=1).stderr
+    assert "a table of labelled rows has none: name its label with --label" in told
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from martlet.measure.labels import (
     predictions,
 )
 from martlet.measure.measure import measure
+from martlet.measure.quality import evaluate
 from martlet.measure.receipt import Receipt
 from martlet.metrics import LABEL_METRICS, label_quality
 from martlet.models.fit import fit
@@ -93,6 +94,8 @@ def test_bundles_and_data_that_do_not_go_together_are_refused():
     ):
         with pytest.raises(DataError, match=words):
             measure(*given)
+    with pytest.raises(DataError, match="labelled rows have no items to rank"):
+        evaluate(bundle, data)
     with pytest.raises(QueryError, match="ranks items for users, and predicts no label"):
         evaluate_labels(bundles.bundle(), data)
     empty = Tabular(data.train, data.valid, data.test.slice(0, 0))
