@@ -67,6 +67,7 @@ class Embedding(nn.Module):
             the memory. What it holds is overwritten. None keeps all in memory.
         init_scale: standard deviation of the first values.
         steps: that were taken.
+        table: what kernels take; it shares the memory of the buffers.
     """
 
     values: Tensor
@@ -112,6 +113,7 @@ class Embedding(nn.Module):
         for name, (shape, dtype) in sizes.items():
             kept = name == "values" or (name == "scale" and storage == "int8")
             self.register_buffer(name, self._room(name, shape, dtype), persistent=kept)
+        self.table = self._viewed()
         self._gradients: list[_Gradient] = []
         self._turn = 0
         # Autograd calls a backward pass only where something asks for a gradient.
@@ -133,12 +135,6 @@ class Embedding(nn.Module):
         else:
             found = torch.from_numpy(kernel.lookup(self.table, flat, num_threads=num_threads()))
         return found.reshape(*array.shape, self.dim)
-
-    @property
-    def table(self) -> EmbeddingTable:
-        """What kernels take; it shares the memory."""
-        values = self.values.view(torch.uint16) if self.storage == "bf16" else self.values
-        return EmbeddingTable(self.storage, values.numpy(), self.scale.numpy(), self.seed)
 
     @property
     def nbytes(self) -> int:
@@ -211,6 +207,14 @@ class Embedding(nn.Module):
     def extra_repr(self) -> str:
         """Return what torch prints between the brackets."""
         return f"{self.num_rows}, {self.dim}, {self.storage}, {self.optimizer}"
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        self.table = self._viewed()  # a copy's own
+
+    def _viewed(self) -> EmbeddingTable:
+        values = self.values.view(torch.uint16) if self.storage == "bf16" else self.values
+        return EmbeddingTable(self.storage, values.numpy(), self.scale.numpy(), self.seed)
 
     def _apply(self, fn: Any, recurse: bool = True) -> Embedding:
         return self  # neither a device nor a dtype is changed from outside
