@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from martlet.models.fit import fit
 from martlet.models.registry import spec
@@ -92,6 +94,30 @@ def test_what_is_no_row_is_refused(server, body, words):
     status, answer = server.post(body, ROUTE)
     assert status == 400
     assert words in answer["error"]
+
+
+cells = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3),
+    max_leaves=4,
+)
+rows = st.dictionaries(st.sampled_from(["age", "city", "more"]), cells)
+bodies = st.fixed_dictionaries({"rows": st.lists(rows, max_size=4) | cells})
+
+
+@settings(
+    max_examples=150, deadline=None, derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)  # fmt: skip
+@given(bodies)
+def test_any_rows_are_answered_or_refused(server, body):
+    status, answer = server.post(body, ROUTE)
+    assert status in (200, 400), answer
+    if status == 200:
+        assert len(answer["predictions"]) == len(body["rows"])
+        assert all(0 <= one <= 1 for one in answer["predictions"])
+    else:
+        assert set(answer) == {"error"}
 
 
 def test_a_number_too_large_is_no_number(server):

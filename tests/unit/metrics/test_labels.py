@@ -148,6 +148,34 @@ def test_a_paired_interval_is_as_wide_as_differences_scatter_and_narrower_than_t
     assert width < np.mean([(one.high - one.low) / 2 / 1.96 for one in alone])
 
 
+def placements(label, score):
+    """What each row of label 1 wins against those of 0, and what each of 0 loses, pair by pair."""
+    happened, not_so = score[label == 1], score[label == 0]
+    won = (happened[:, None] > not_so) + 0.5 * (happened[:, None] == not_so)
+    return won.mean(1), won.mean(0)
+
+
+@given(drawn=rows(), seed=st.integers(0, 1000))
+def test_intervals_of_auc_are_those_of_delong_alone_and_paired(drawn, seed):
+    label, score = drawn
+    label = np.concatenate([label, [0, 1]])  # two of each at least
+    first = np.concatenate([score, [0.3, 0.6]])
+    second = np.round(np.random.default_rng(seed).random(len(first)), 1)
+    parts = [placements(label, one) for one in (first, second)]
+    for name, (won, lost) in (
+        ("alone", parts[0]),
+        ("paired", [after - before for before, after in zip(*parts, strict=True)]),
+    ):
+        error = np.sqrt(won.var(ddof=1) / len(won) + lost.var(ddof=1) / len(lost))
+        if name == "alone":
+            value, _, high = figure("auc", label, first)
+            assert high == pytest.approx(min(value + 1.959964 * error, 1), abs=1e-6)
+        else:
+            value, low, high = label_difference(label, first, second, ["auc"])["auc"]
+            assert high == pytest.approx(value + 1.959964 * error, abs=1e-6)
+            assert low == pytest.approx(value - 1.959964 * error, abs=1e-6)
+
+
 def test_a_model_does_not_differ_from_itself():
     for one in label_difference(LABEL, SCORE, SCORE).values():
         assert tuple(one) == (0.0, 0.0, 0.0)

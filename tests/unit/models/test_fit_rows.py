@@ -6,16 +6,21 @@ import pytest
 from martlet.core import DataError, QueryError, SpecError, Tabular
 from martlet.metrics import label_quality
 from martlet.models.fit import fit
-from martlet.models.ials import IALS
+from martlet.models.registry import names, spec, spec_class
 from martlet.scorers.bundle import Bundle
 from support.bundles import bundle as ranking
 from support.rows import LogisticRegression, labelled, predicting
 
 
-def test_a_model_of_events_refuses_rows_by_name():
-    words = "ials learns from events of users and items, and cannot learn from labelled rows"
-    with pytest.raises(SpecError, match=words):
-        fit(IALS(), labelled())
+def test_models_of_fields_take_rows_and_all_others_refuse_by_name():
+    taking = {name for name in names() if getattr(spec_class(name), "takes_rows", False)}
+    assert taking >= {"wide-deep", "deepfm", "dcnv2", "dlrm"}
+    refusing = set(names()) - taking
+    assert refusing >= {"ials", "ease", "sasrec"}
+    for name in refusing:
+        words = f"{name} learns from events of users and items, and cannot learn from labelled rows"
+        with pytest.raises(SpecError, match=words):
+            fit(spec(name), labelled())
 
 
 def test_the_lineage_says_what_was_learnt_from():
