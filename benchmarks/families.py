@@ -33,8 +33,17 @@ SEEDS = (0, 1, 2)
 METRICS = ("ndcg@10", "recall@10")
 BASE = "ials"  # what every other row is compared to
 
-SEQUENCES = {"tokens": 4096, "max_length": 100, "epochs": 8, "patience": 2}
-FIELDS = {"epochs": 2, "patience": 1, "batch": 4096}
+FALLING = {"schedule": "cosine", "warmup": 0.1, "patience": 0}
+SEQUENCES = FALLING | {
+    "tokens": 4096,
+    "max_length": 50,
+    "loss": "sampled",
+    "rate": 0.003,
+    "epochs": 6,
+    "dropout": 0.2,
+}
+FIELDS = {"epochs": 1, "patience": 0, "batch": 4096, "table_rate": 0.003}
+PAIRS = {"epochs": 8, "patience": 2, "table_rate": 0.003}
 # By row of the table: the registered name, and what was chosen on the validation part.
 ROWS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "popularity": ("popularity", {}),
@@ -44,14 +53,15 @@ ROWS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "ials": ("ials", {"dim": 128, "unobserved_weight": 0.1, "reg": 0.05}),
     "matrix-factorization": ("matrix-factorization", {"dim": 16, "epochs": 50, "reg": 10.0}),
     "bpr": ("bpr", {"epochs": 20, "reg": 0.02}),
-    "gmf": ("ncf", {"kind": "gmf"}),
-    "mlp": ("ncf", {"kind": "mlp"}),
-    "neumf": ("ncf", {"kind": "neumf"}),
+    "gmf": ("ncf", PAIRS | {"kind": "gmf"}),
+    "mlp": ("ncf", PAIRS | {"kind": "mlp"}),
+    "neumf": ("ncf", PAIRS | {"kind": "neumf"}),
     "wide-deep": ("wide-deep", FIELDS),
     "deepfm": ("deepfm", FIELDS),
     "dcnv2": ("dcnv2", FIELDS),
     "dlrm": ("dlrm", FIELDS),
-    "two-tower": ("two-tower", {}),
+    "two-tower": ("two-tower", FALLING | {"epochs": 6, "batch": 2048, "rate": 0.003}),
+    "watch-time": ("watch-time", FIELDS),  # stars stand for seconds
     "content": ("content", {"dim": 32}),
     "cascade": (
         "cascade",
@@ -62,8 +72,8 @@ ROWS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     ),
     "gru4rec": ("gru4rec", SEQUENCES),
     "nextitnet": ("nextitnet", SEQUENCES),
-    "sasrec": ("sasrec", SEQUENCES | {"dropout": 0.2}),
-    "bert4rec": ("sasrec", SEQUENCES | {"dropout": 0.2, "masked": 0.2}),
+    "sasrec": ("sasrec", SEQUENCES),
+    "bert4rec": ("sasrec", SEQUENCES | {"masked": 0.2}),
     "hstu": ("hstu", SEQUENCES),
 }
 # Other whole numbers are cut to 8 for a tiny run, and for what compiles before the clock starts.
