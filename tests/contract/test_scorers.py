@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from martlet.core import CSR, Queries, QueryError, Scorer, Text, Vocabulary, rng
-from martlet.features import Bag, Category, Features, Numeric
+from martlet.core import CSR, BundleError, Queries, QueryError, Scorer, Text, Vocabulary, rng
+from martlet.features import Bag, Category, Cross, Features, Numeric
 from martlet.scorers.bundle import Bundle
 from martlet.scorers.cascade import Cascade
 from martlet.scorers.factors import Factors
@@ -17,8 +17,9 @@ from martlet.scorers.network import Network
 from martlet.scorers.popular import Popular
 from martlet.scorers.projections import IALSFold, LinearFold, Lookup
 from martlet.scorers.ranker import Ranker
+from martlet.scorers.side import Side, check_plain
 from martlet.scorers.table import Table
-from support.networks import field_network, mean_encoder, pair_ranker
+from support.networks import field_network, mean_encoder, pair_ranker, side_encoder
 
 N, D, USERS = 60, 8, 12
 
@@ -53,6 +54,15 @@ def sequence_network():
         max_length=4,
         parameters={"weight": Table.of(weight)},
     )
+
+
+def side_network():
+    """A network told of a user's town (a vector) and height (a number) beside the history."""
+    columns = {"town": ["Graz", "Bern", "Graz"], "height": [1.7, 1.8, 1.6]}
+    features = Features.fit([Category("town"), Numeric("height")], columns)
+    side = Side(features, Table.of(draw("towns", features.num_vector_rows, 3)))
+    encoder = side_encoder(draw("weight", D, D), draw("beside", side.width, D))
+    return Network(ITEMS, encoder, max_length=4, side=side)
 
 
 def feature_ranker():
@@ -109,6 +119,7 @@ TOYS = {
     "lookup": lookup,
     "item_item": item_item,
     "network": sequence_network,
+    "network with columns": side_network,
     "ranker": feature_ranker,
     "fields": fields,
     "cascade": lambda: Cascade(factors(), feature_ranker(), depth=20),
@@ -291,6 +302,29 @@ def test_a_column_of_the_context_reaches_the_ranker(queries):
     for hour in ("noon", "nan", 1e39, -np.inf):
         with pytest.raises(QueryError, match=r"context 'hour' is \[.*expected numbers of float32"):
             ranker.topk(replace(queries, context={"hour": np.array([hour] * USERS)}), 5)
+
+
+def test_columns_of_the_context_reach_the_network(queries):
+    network = side_network()
+    towns = np.array(["Graz", "Bern", "Oslo", ""] * 3)
+    heights = np.array([1.7, np.nan, 2.0] * 4)
+    told = replace(queries, context={"town": towns, "height": heights})
+    assert not same(network.topk(queries, 5), network.topk(told, 5))
+    nobody = replace(told, history=CSR.empty(USERS, N), time_s=None)
+    known = (towns != "") | ~np.isnan(heights)
+    assert network.knows(nobody).tolist() == known.tolist()
+    moved = network.encode(told) - network.encode(queries)
+    unknown = network.side.encode(queries) @ draw("beside", network.side.width, D)
+    expected = (network.encode(nobody) - unknown)[known]
+    np.testing.assert_allclose(moved[known], expected, atol=1e-4)
+    assert not network.encode(nobody)[~known].any()
+    assert network.context == ("town", "height")
+
+
+def test_crossed_columns_have_no_vectors():
+    columns = {"town": ["Graz", "Bern"] * 2, "guild": ["smith", "baker"] * 2}
+    with pytest.raises(BundleError, match=r"the crossed field '.*' has no vector"):
+        check_plain(Features.fit([Category("town"), Cross(("town", "guild"))], columns))
 
 
 def test_a_new_user_is_projected_as_a_known_one(bundle):

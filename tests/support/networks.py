@@ -44,6 +44,35 @@ def mean_encoder(weight):
     )
 
 
+def side_encoder(weight, beside):
+    """Sum of the vectors of x, times (d_in, d) ``weight``, and side times (width, d) ``beside``.
+
+    ``lengths`` is taken and of no effect: vectors beyond a history are zeros.
+    """
+    nodes = [
+        ("ReduceSum", ["x", "axis"], ["sum"], {"keepdims": 0}),
+        ("Cast", ["lengths"], ["count"], {"to": TensorProto.FLOAT}),
+        ("Unsqueeze", ["count", "axis"], ["counts"], {}),
+        ("Mul", ["counts", "nought"], ["nothing"], {}),
+        ("MatMul", ["sum", "weight"], ["of_x"], {}),
+        ("MatMul", ["side", "beside"], ["of_side"], {}),
+        ("Add", ["of_x", "of_side"], ["both"], {}),
+        ("Add", ["both", "nothing"], ["vector"], {}),
+    ]
+    f32, i64 = TensorProto.FLOAT, TensorProto.INT64
+    whole = {"axis": np.array([1], np.int64), "nought": np.zeros(1, np.float32)}
+    return _model(
+        nodes,
+        [
+            ("x", f32, ["B", "L", weight.shape[0]]),
+            ("lengths", i64, ["B"]),
+            ("side", f32, ["B", beside.shape[0]]),
+        ],
+        [("vector", f32, ["B", weight.shape[1]])],
+        whole | {"weight": weight, "beside": beside},
+    )
+
+
 def pair_ranker(hidden, out):
     """relu([user, item] @ hidden) @ out: logits (N, 1)."""
     nodes = [

@@ -56,10 +56,10 @@ class Side:
 
     def of(self, encoded: Encoded) -> NDArray[np.float32]:
         """Return (N, width) float32 of N encoded rows of columns."""
-        d = self.vectors.shape[1]
-        parts = [self.vectors.rows(encoded.rows.ravel()).reshape(len(encoded), -1)]
+        (n, fields), d = encoded.rows.shape, self.vectors.shape[1]
+        parts = [self.vectors.rows(encoded.rows.ravel()).reshape(n, fields * d)]
         for bag in encoded.bags:
-            mean = np.zeros((len(encoded), d), np.float32)
+            mean = np.zeros((n, d), np.float32)
             lengths = np.diff(bag.indptr)
             filled = np.flatnonzero(lengths)
             if len(filled):

@@ -91,6 +91,29 @@ def test_a_question_brings_its_own_columns(bundle):
     assert text == bundle.recommend(["u1"], context={"height": [np.nan]})[0]
 
 
+def test_in_batch_negatives_are_corrected_for_how_often_they_come(data):
+    """Against a loop: each other target of the batch counts, less the logarithm of its share."""
+    torch.manual_seed(0)
+    task = _Task(replace(SPEC, loss="in-batch", user_columns=False, age=False), data, 0)
+    batch = task.batches(0)[0]
+    given = task.take(batch, 0)
+    found, count = task.loss(given)
+    rows, vectors = given["target"], task.network.items.detach().double()
+    queries = []
+    for start, stop in zip(given["start"].tolist(), given["stop"].tolist(), strict=True):
+        queries.append(task.network.inputs[given["events"][start:stop]].mean(0))
+    with torch.no_grad():
+        users = task.network.user_vectors(torch.stack(queries), [], None, None).double()
+    share = (data.train.item_count + 1) / (data.train.item_count + 1).sum()
+    total = 0.0
+    for user, row in zip(users, rows.tolist(), strict=True):
+        own = float(user @ vectors[row] - np.log(share[row]))
+        others = [float(user @ vectors[r] - np.log(share[r])) for r in rows.tolist() if r != row]
+        total += np.log(np.exp([own, *others]).sum()) - own
+    assert count == len(rows)
+    assert float(found.detach()) == pytest.approx(total / count, rel=1e-4)
+
+
 def test_only_columns_that_teach_are_kept(bundle, data):
     assert set(bundle.scorer.context) == set(bundle.user_table) == {"guild", "height"}
     plain = mt.fit(SPEC, replace(data, user_table={"all": np.ones(USERS)}))
