@@ -16,8 +16,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from martlet.core import CSR, Dataset, OutputError, Progress, Queries, SpecError, new_file
+from martlet.core.queries import context_at
 from martlet.scorers.bundle import Bundle
 from martlet.scorers.network import Network
+from martlet.scorers.registry import context_of
 from martlet.scorers.search import topk_vectors
 
 F32 = NDArray[np.float32]
@@ -88,7 +90,8 @@ def ask(
 
     Args:
         teacher: its catalogue may have another order, and other items.
-        dataset: histories of the train part; validation finds the scale of the scores.
+        dataset: histories of the train part, and columns of its users where the teacher reads
+            such; validation finds the scale of the scores.
         kind: of what is learnt.
         k: items an answer.
         folder: where the answers are kept, and found again by a run that goes on; None keeps them
@@ -99,12 +102,12 @@ def ask(
         SpecError: no common item, or a teacher without vectors.
         OutputError: the disk has no room for them.
     """
-    pupil = _Asked(teacher, dataset)
+    asked = _Asked(teacher, dataset)
     lengths = dataset.train.histories.lengths
     last = dataset.train.histories.indptr[1:][lengths > 0] - 1
     events = np.delete(np.arange(dataset.train.histories.nnz), last)
     if kind == "features":
-        record = np.dtype([("vector", np.float32, (pupil.dim,))])
+        record = np.dtype([("vector", np.float32, (asked.dim,))])
     else:
         record = np.dtype([("row", np.int32, (k,)), ("score", np.float32, (k,))])
     parts = (teacher.id, kind, k, dataset.train.hash, dataset.valid.hash, dataset.items.hash)
@@ -114,16 +117,16 @@ def ask(
     if path is not None and path.exists() and path.stat().st_size == size:
         return Answers(events, np.memmap(path, record, "r"))
     _check_room(Path(tempfile.gettempdir()) if folder is None else Path(folder), size)
-    scale = 1.0 if kind == "features" else pupil.scale(k)
+    scale = 1.0 if kind == "features" else asked.scale(k)
 
     def write(file: IO[bytes]) -> None:
         for start in range(0, len(events), _CHUNK):
-            some = pupil.prefixes(events[start : start + _CHUNK])
-            found = np.empty(some.num_rows, record)
+            some = asked.up_to(events[start : start + _CHUNK])
+            found = np.empty(len(some), record)
             if kind == "features":
-                found["vector"] = pupil.encode(some)
+                found["vector"] = asked.encode(some)
             else:
-                found["row"], score = pupil.best(some, k)
+                found["row"], score = asked.best(some, k)
                 found["score"] = score * np.float32(scale)
             file.write(found.tobytes())
             if progress is not None:
@@ -140,7 +143,7 @@ def ask(
 
 
 class _Asked:
-    """A teacher whose items are called by the rows of the student's catalogue."""
+    """A teacher that is asked and answers in the rows of the student's dataset."""
 
     def __init__(self, teacher: Bundle, dataset: Dataset) -> None:
         self.scorer: Any = teacher.scorer
@@ -166,42 +169,43 @@ class _Asked:
             )
         return int(self.scorer.tables()["items"].shape[1])
 
-    def prefixes(self, events: I64) -> CSR:
-        """Return the histories up to and with each of these events, in the teacher's rows."""
+    def up_to(self, events: I64) -> Queries:
+        """Return the histories up to and with each of these events."""
         histories = self.dataset.train.histories
-        user = np.searchsorted(histories.indptr, events, side="right") - 1
-        return self._translated(_ranges(histories, histories.indptr[user], events + 1))
+        users = np.searchsorted(histories.indptr, events, side="right") - 1
+        return self._queries(users, histories.indptr[users], events + 1)
 
-    def encode(self, some: CSR) -> F32:
-        """Return the (B, d) vectors of some histories in the teacher's rows."""
+    def encode(self, queries: Queries) -> F32:
+        """Return the (B, d) vectors."""
         if isinstance(self.scorer, Network):
-            return encode_together(self.scorer, some)
-        return np.asarray(self.scorer.encode(Queries.of(some)), np.float32)
+            return encode_together(self.scorer, queries.history)
+        return np.asarray(self.scorer.encode(queries), np.float32)
 
-    def best(self, some: CSR, k: int) -> tuple[NDArray[np.int32], F32]:
+    def best(self, queries: Queries, k: int) -> tuple[NDArray[np.int32], F32]:
         """Return (B, k) rows of the student's catalogue, -1 where there are fewer, and scores."""
-        allow = None if (self.ours >= 0).all() else self.ours >= 0
-        queries = Queries.of(some, allow=allow)
         if isinstance(self.scorer, Network):
-            found = topk_vectors(self.encode(some), self.scorer.items, queries, k)
+            found = topk_vectors(self.encode(queries), self.scorer.items, queries, k)
         else:
             found = self.scorer.topk(queries, k)
         # It has nothing to say of a user it knows nothing of.
-        named = (found.item_row >= 0) & (some.lengths > 0)[:, None]
+        named = (found.item_row >= 0) & (queries.history.lengths > 0)[:, None]
         return np.where(named, self.ours[found.item_row], np.int32(-1)), found.score
 
     def scale(self, k: int) -> float:
         """Return the factor that makes a softmax of the scores most likely on what came next.
 
         Scores of closed forms have no scale of their own, and those of a trained network are too
-        sure of themselves. The likelihood is that of the validation part's items among the k best.
+        sure of themselves. The likelihood is that of the validation part's items among the k best;
+        where there are none, the scores get a standard deviation of 1.
 
         **Source**: Guo et al., "On Calibration of Modern Neural Networks" (2017), section 4.2.
         """
         histories, truth = self.dataset.train.histories, self.dataset.valid.matrix
-        users = np.flatnonzero((truth.lengths > 0) & (histories.lengths > 0))[:_CALIBRATED]
-        some = self._translated(histories.take(users))
-        rows, score = self.best(some, k)
+        known = histories.lengths > 0
+        users = np.flatnonzero(known & (truth.lengths > 0) if len(self.dataset.valid) else known)
+        users = users[:_CALIBRATED]
+        queries = self._queries(users, histories.indptr[users], histories.indptr[users + 1])
+        rows, score = self.best(queries, k)
         named = rows >= 0
         wanted = truth.take(users)
         key = wanted.row_numbers().astype(np.int64) * truth.num_cols + wanted.indices
@@ -223,12 +227,22 @@ class _Asked:
 
         return float(max(factors, key=likelihood))
 
-    def _translated(self, csr: CSR) -> CSR:
-        rows = self.theirs[csr.indices]
+    def _queries(self, users: NDArray[np.integer], start: I64, stop: I64) -> Queries:
+        """Return what is asked of users: their events ``start`` to ``stop``, in its own rows."""
+        train = self.dataset.train
+        lengths = stop - start
+        indptr = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        at = np.arange(indptr[-1]) + np.repeat(start - indptr[:-1], lengths)
+        rows = self.theirs[train.histories.indices[at]]
         keep = rows >= 0
-        indptr = np.concatenate([[0], np.cumsum(keep)])[csr.indptr].astype(np.int64)
-        values = None if csr.values is None else csr.values[keep]
-        return CSR(indptr, rows[keep], values, len(self.ours))
+        indptr, at = np.concatenate([[0], np.cumsum(keep)])[indptr].astype(np.int64), at[keep]
+        values = train.histories.values
+        return Queries.of(
+            CSR(indptr, rows[keep], None if values is None else values[at], len(self.ours)),
+            time_s=None if train.time_s is None else train.time_s[at],
+            context=context_at(self.dataset.user_table, context_of(self.scorer), users),
+            allow=None if (self.ours >= 0).all() else self.ours >= 0,
+        )
 
 
 def encode_together(network: Network, histories: CSR) -> F32:
@@ -242,15 +256,6 @@ def encode_together(network: Network, histories: CSR) -> F32:
         x = table.rows(rows.ravel()).reshape(*rows.shape, -1)
         vectors[at] = network.runtime.run(x=x, lengths=np.full(len(at), length))
     return vectors
-
-
-def _ranges(csr: CSR, start: I64, stop: I64) -> CSR:
-    """Return a CSR whose rows are the entries ``start`` to ``stop`` of another."""
-    lengths = stop - start
-    indptr = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    at = np.arange(indptr[-1]) + np.repeat(start - indptr[:-1], lengths)
-    values = None if csr.values is None else csr.values[at]
-    return CSR(indptr, csr.indices[at], values, csr.num_cols)
 
 
 def _check_room(folder: Path, size: int) -> None:

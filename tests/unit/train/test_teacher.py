@@ -171,6 +171,17 @@ class TestAnswers:
         without = replace(data, valid=data.valid.select(np.zeros(len(data.valid), bool)))
         assert teacher._Asked(sasrec, without).scale(20) > 0
 
+    def test_a_teacher_is_told_times_and_the_columns_of_users_that_it_reads(
+        self, knn, data, monkeypatch
+    ):
+        monkeypatch.setattr(teacher, "context_of", lambda scorer: ("wing_cm",))
+        wings = {"wing_cm": np.arange(data.num_users) / 2, "tail_cm": np.ones(data.num_users)}
+        asked = teacher._Asked(knn, replace(data, user_table=wings))
+        queries = asked.up_to(np.array([7, 8, 25]))  # seven events a user
+        assert {n: c.tolist() for n, c in queries.context.items()} == {"wing_cm": [0.5, 0.5, 1.5]}
+        expected = [data.train.time_s[at] for at in (7, 7, 8, 21, 22, 23, 24, 25)]
+        assert queries.time_s.tolist() == expected
+
     def test_histories_of_like_length_run_together(self, sasrec, data):
         some = data.train.histories.take(np.array([3, 0, -1, 9, 5]))
         found = encode_together(sasrec.scorer, some)
