@@ -87,7 +87,7 @@ class Pieces:
         """Return some pieces whole, the last target among the events, with a share of them hidden.
 
         In one piece of ten the last event alone is, as it is at serving. What is hidden is a
-        function of the seed and the step.
+        function of the seed and the step. A piece is an event longer than ``tokens`` counts.
         """
         rows, mask, event = self._padded(pieces, 1)
         stream = rng(self.seed, "hidden", step)
