@@ -2,7 +2,7 @@
 
 SIGKILL comes from outside at a random moment after a random step, so it may fall into a batch, an
 update of a table, or the writing of a checkpoint. Another process then resumes, and all tables are
-compared bit for bit with those of an uninterrupted run: SASRec on 2,000 users of Beauty, and a
+compared bit for bit with those of an uninterrupted run: SASRec on 1,000 users of Beauty, and a
 click log over a table of int8 in memory and of fp16 in memory-mapped files, 20 kills each.
 """
 
@@ -30,7 +30,7 @@ from martlet.train.plan import Plan
 from martlet.train.run import Run
 from next_item_speed import tiny
 
-USERS, KILLS = 2000, 20
+USERS, KILLS = 1000, 20
 EVERY_STEPS = 5
 SASREC = {"dim": 32, "max_length": 30, "tokens": 512, "epochs": 3, "dropout": 0.3}
 TABLE = {"values": 20_000, "dim": 16, "rows": 200_000, "batch": 4096, "rate": 0.05, "held_out": 10}
