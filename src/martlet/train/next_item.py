@@ -96,11 +96,13 @@ class NextItem(Noise, ABC):
         """Operations of all epochs: 6 a parameter and event, and 6 d an item and target.
 
         The latter is the softmax over the catalogue; a sampled loss has the drawn items in place.
+        Of a masked model's events only those that it hides are targets.
         """
         targets = int(np.maximum(dataset.train.histories.lengths - 1, 0).sum())
         inner = sum(p.numel() for p in self.encoder().parameters() if p.ndim > 1)
         ranked = dataset.num_items if self.loss == "softmax" else self.negatives + 1
-        return 6 * self.epochs * targets * (inner + self.dim * ranked)
+        told = self.hidden_share or 1
+        return int(6 * self.epochs * targets * (inner + told * self.dim * ranked))
 
     def bytes(self, num_items: int) -> int:
         """Bytes of the fitted tables: a vector an item, and the encoder's parameters."""

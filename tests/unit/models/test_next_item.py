@@ -181,6 +181,18 @@ class TestMasked:
             mt.fit(SASRec(**SMALL), data, init=cloze)
 
 
+def test_operations_of_a_training(data):
+    targets, inner = 200 * 6, 3 * 16 * (8 + 16) + 16 * 8
+    spec = GRU4Rec(dim=8, hidden=16, epochs=2)
+    assert spec.flops(data) == 6 * 2 * targets * (inner + 8 * data.num_items)
+    sampled = replace(spec, loss="sampled", negatives=4)
+    assert sampled.flops(data) == 6 * 2 * targets * (inner + 8 * 5)
+    whole, masked = (SASRec(dim=8, blocks=1, max_length=6, masked=share) for share in (0.0, 0.5))
+    inner = 12 * 8 * 8
+    left = [one.flops(data) / (6 * 50 * targets) - inner for one in (whole, masked)]
+    assert left == pytest.approx([8 * 6 + 8 * data.num_items, 8 * 7 + 4 * data.num_items])
+
+
 def test_users_of_one_event_teach_no_order(data):
     lonely = data.train.select(np.flatnonzero(np.diff(data.train.user_row, prepend=-1)))
     with pytest.raises(DataError, match="no user of the train part has two events"):
