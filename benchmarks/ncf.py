@@ -281,6 +281,7 @@ def speed(name: str, dataset: Dataset, positives: np.ndarray, chosen: Namespace)
         write_atomic(dataset, positives, folder / "log")
         seconds, losses = epochs(name, rest, folder, chosen)
     fits = []
+    warm(name)
     for count in FITS[name][: 1 if chosen.tiny else None]:
         one = spec(name, {"epochs": count}, chosen)
         begin = time.perf_counter()
