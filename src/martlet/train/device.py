@@ -19,5 +19,6 @@ def device_of(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise SpecError(f"there is no device {name!r} here ({error}): use auto or cpu") from error
+        reason = str(error).partition(". ")[0].partition("\n")[0]  # torch goes on for pages
+        raise SpecError(f"there is no device {name!r} here ({reason}): use auto or cpu") from error
     return device
