@@ -38,7 +38,8 @@ from martlet.metrics.labels import label_quality
 GOAL, GOAL_LARGE = 3.0, 8.0
 MODELS = ("wide-deep", "deepfm", "dcnv2", "dlrm")
 PEERS = {"deepctr": ("wide-deep", "deepfm", "dcnv2"), "fuxictr": MODELS}
-SHARED = {"dim": 16, "hidden": 128, "layers": 2, "batch": 1024, "rate": 1e-3}
+SHARED = {"hidden": 128, "layers": 2, "batch": 1024, "rate": 1e-3}
+DIMS = {"census": 8, "frappe": 16, "large": 16}
 OURS = {"epochs": 20, "patience": 2}
 TABLES: Mapping[str, Mapping[str, Any]] = {
     "census": {"table_optimizer": "adagrad", "table_rate": 0.02},
@@ -151,20 +152,27 @@ def write(folder: Path, examples: Tabular, plan: tuple[Any, ...]) -> None:
         np.save(folder / f"{part}.label.npy", own.label)
 
 
+def shared(name: str) -> dict[str, Any]:
+    """Return the hyper-parameters of every library."""
+    return SHARED | {"dim": DIMS[name]}
+
+
 def ours(folder: Path, name: str, model: str) -> tuple[dict[str, Any], Peer]:
     """Return our hyper-parameters and process."""
     plan = json.loads((folder / "plan.json").read_text())
-    params = SHARED | OURS | TABLES[name] | ({"crosses": 2} if model == "dcnv2" else {})
+    params = shared(name) | OURS | TABLES[name] | ({"crosses": 2} if model == "dcnv2" else {})
     given = json.dumps(params | {"columns": plan})
     return params, Peer(sys.executable, "ctr_martlet.py", folder, model, given)
 
 
-def start(library: str, folder: Path, model: str, path: str, chosen: Namespace) -> Peer | None:
+def start(
+    library: str, folder: Path, name: str, model: str, path: str, chosen: Namespace
+) -> Peer | None:
     """Return a peer at work; None where it is not installed or has no such model."""
     python = peer_python(library)
     if chosen.tiny or python is None or model not in PEERS[library]:
         return None
-    given = json.dumps(SHARED | {"crosses": 2})
+    given = json.dumps(shared(name) | {"crosses": 2})
     return Peer(python, f"ctr_{library}.py", folder, model, given, path, str(chosen.seed))
 
 
@@ -178,7 +186,7 @@ def both(
         params, mine = ours(folder, name, model)
         asked = {"martlet": stack.enter_context(mine)}
         for library in PEERS:
-            peer = start(library, folder, model, "dense", chosen)
+            peer = start(library, folder, name, model, "dense", chosen)
             if peer is not None:
                 asked[library] = stack.enter_context(peer)
                 curves[library] = Curve(peer, folder / f"{library}.npy", examples)
@@ -188,7 +196,10 @@ def both(
             answers.setdefault(who, []).append(found)
             if who in curves:
                 curves[who].look()
-            return float(found.get("train_s", found["seconds"]))
+                say(f"  {who}: validation {[round(auc, 4) for auc in curves[who].valid]}")
+            seconds = float(found.get("train_s", found["seconds"]))
+            say(f"  {who}: {found['rows'] / seconds:,.0f} rows a second")
+            return seconds
 
         seconds = interleave(
             {who: lambda who=who: epoch(who) for who in asked}, 1 if chosen.tiny else chosen.rounds
@@ -295,7 +306,7 @@ def large(folder: Path, model: str, chosen: Namespace) -> dict[str, Any]:
     asked = {"martlet": mine}
     for library in PEERS:
         for path, place in (("sparse", many), ("dense", few)):
-            peer = start(library, place, model, path, chosen)
+            peer = start(library, place, "large", model, path, chosen)
             if peer is not None:
                 asked[f"{library}_{path}"] = peer
     with ExitStack() as stack:

@@ -196,6 +196,7 @@ class Pairs(nn.Module):
         own = None if self.bottom is None else self.bottom(numbers)
         if own is not None:
             vectors = torch.cat([own[:, None], vectors], 1)
-        products = torch.bmm(vectors, vectors.transpose(1, 2)).flatten(1)[:, self.pair]
+        # index_select: plain indexing takes five times as long, and its gradient three times.
+        products = torch.bmm(vectors, vectors.transpose(1, 2)).flatten(1).index_select(1, self.pair)
         known = products if own is None else torch.cat([own, products], 1)
         return self.out(self.top(known))[:, 0]  # type: ignore[no-any-return]
