@@ -1,12 +1,14 @@
 """Does a student that answers four times cheaper keep 97% of its teacher's quality on Beauty?
 
-A SASRec teaches a smaller SASRec. The student is trained alone and taught, over 5 seeds, with the
-same epochs and rate; the last event of a user is the test, the whole catalogue is ranked. Intervals
-are paired: over users (of the mean over seeds) and over seeds. An answer is one user's ten best
-items from the history, timed in turn for both; its operations are counted beside.
+A SASRec teaches a smaller SASRec; with ``--teacher hstu`` it is an HSTU that teaches it. The
+student is trained alone and taught, over 5 seeds, with the same epochs, rate and dropout; the last
+event of a user is the test, the whole catalogue is ranked. Intervals are paired: over users (of the
+mean over seeds) and over seeds. An answer is one user's ten best items from the history, timed in
+turn for both; its operations are counted beside.
 
-What is fitted is kept in ``.venv-peers/distillation``, so a run that was stopped goes on.
-``--seeds N`` takes the first N seeds; ``--variant`` one of the students.
+What is fitted is kept in ``.venv-peers/distillation``, so a run that was stopped goes on, and the
+students that learn alone serve both teachers. ``--seeds N`` takes the first N seeds; ``--variant``
+one of the students.
 """
 
 from __future__ import annotations
@@ -25,17 +27,23 @@ import martlet as mt
 from _common import ROOT, interleave, options, record, say, scratch, summary
 from martlet.core import Dataset, Queries
 from martlet.metrics import bootstrap
+from martlet.models.hstu import HSTU
 from martlet.models.sasrec import SASRec
 from martlet.scorers.bundle import Bundle
+from martlet.train.next_item import NextItem
 from next_item_speed import beauty, tiny
 
 SHARED = {"max_length": 50, "tokens": 1024, "schedule": "cosine"}
 # A patience that no run exhausts keeps the best epoch by validation.
-TEACHER = SHARED | {"dim": 160, "blocks": 2, "dropout": 0.5, "rate": 0.0015, "epochs": 25}
-STUDENT = SHARED | {"dim": 32, "blocks": 1, "dropout": 0.4, "rate": 0.003, "epochs": 20}
+# A patience that no run exhausts keeps the best epoch by validation.
+TEACHERS: Mapping[str, tuple[type[NextItem], Mapping[str, Any]]] = {
+    "sasrec": (SASRec, {"dim": 160, "blocks": 2, "dropout": 0.3, "rate": 0.002, "epochs": 25}),
+    "hstu": (HSTU, {"dim": 160, "blocks": 3, "dropout": 0.3, "rate": 0.002, "epochs": 25}),
+}
+STUDENT = {"dim": 32, "blocks": 1, "dropout": 0.2, "rate": 0.003, "epochs": 20}
 VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "alone": {},
-    "features": {"distil": "features", "distil_weight": 0.5},
+    "features": {"distil": "features", "distil_weight": 0.7},
     "scores": {"distil": "scores", "distil_weight": 0.5, "distil_top": 50},
     "ranks": {"distil": "ranks", "distil_weight": 0.5, "distil_top": 50, "temperature": 10.0},
 }
@@ -47,25 +55,27 @@ F64 = NDArray[np.float64]
 
 
 def main() -> None:
-    chosen = options(__doc__.splitlines()[0], rounds=7, add=("seeds", "variant"))
+    chosen = options(__doc__.splitlines()[0], rounds=7, add=("seeds", "variant", "teacher"))
     seeds = 2 if chosen.tiny else int(chosen.seeds or SEEDS)
     variants = [chosen.variant] if chosen.variant else MAIN
     with scratch() as folder:
         kept = folder if chosen.tiny else ROOT / ".venv-peers" / "distillation"
         dataset = tiny(chosen.seed) if chosen.tiny else beauty(chosen.data)
-        teacher = fitted("teacher", TEACHER, 0, kept, dataset, None, chosen)
+        family = chosen.teacher or "sasrec"
+        teacher = fitted(family, *TEACHERS[family], 0, kept, dataset, None, chosen)
         values: dict[str, list[F64]] = {}
         for seed in range(seeds):
             for name in variants:
                 params = STUDENT | VARIANTS[name]
-                given = None if name == "alone" else teacher
-                student = fitted(name, params, seed, kept, dataset, given, chosen)
+                role, given = ("alone", None) if name == "alone" else (f"{family} {name}", teacher)
+                student = fitted(role, SASRec, params, seed, kept, dataset, given, chosen)
                 values.setdefault(name, []).append(ndcg(student, dataset))
-        compare(values, teacher, student, dataset, chosen)
+        compare(family, values, teacher, student, dataset, chosen)
 
 
 def fitted(
     role: str,
+    kind: type[NextItem],
     params: Mapping[str, Any],
     seed: int,
     kept: Path,
@@ -74,20 +84,27 @@ def fitted(
     chosen: Namespace,
 ) -> Bundle:
     """Return a bundle that is kept already, or fit it and record what that took."""
-    params = {"patience": params["epochs"], **params}
+    params = SHARED | {"patience": params["epochs"], **params}
     if chosen.tiny:
         params |= {"tokens": 256, "epochs": 2, "dim": params["dim"] // 8, "max_length": 10}
-    place = kept / f"{role}-{seed}"
+    place = kept / f"{role.replace(' ', '-')}-{seed}"
     if (place / "manifest.json").exists():
         return mt.load(place)
     say(f"{role}, seed {seed}")
-    run = mt.Run(kept / f"{role}-{seed}.run", resume=True, every_s=60, progress=tell)
+    run = mt.Run(place.with_suffix(".run"), resume=True, every_s=60, progress=tell)
     begin, cpu = time.perf_counter(), time.process_time()
-    bundle = mt.fit(SASRec(**params), dataset, seed=seed, teacher=teacher, run=run)
+    bundle = mt.fit(kind(**params), dataset, seed=seed, teacher=teacher, run=run)
     spent = {"fit_s": time.perf_counter() - begin, "fit_cpu_s": time.process_time() - cpu}
     figures = {part: mt.evaluate(bundle, dataset, part=part).figures for part in ("valid", "test")}
     say(f"{role}, seed {seed}: {spent['fit_s']:.0f} s, {figures['test']}")
-    about = {"role": role, "params": params, "of_seed": seed, **spent, **figures}
+    about = {
+        "role": role,
+        "model": kind.__name__,
+        "params": params,
+        "of_seed": seed,
+        **spent,
+        **figures,
+    }
     record("distillation", about, chosen)
     bundle.save(place)
     for path in sorted(run.folder.iterdir()) if run.folder else ():
@@ -96,6 +113,7 @@ def fitted(
 
 
 def compare(
+    family: str,
     values: Mapping[str, Sequence[F64]],
     teacher: Bundle,
     student: Bundle,
@@ -106,6 +124,7 @@ def compare(
     goal = ndcg(teacher, dataset)
     about: dict[str, Any] = {
         "role": "compared",
+        "teacher": family,
         "seeds": len(next(iter(values.values()))),
         "teacher_ndcg@10": float(goal.mean()),
         "share_of_teacher": {

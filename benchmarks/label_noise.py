@@ -39,7 +39,7 @@ PARAMS = {
     "blocks": 1,
     "tokens": 1024,
     "max_length": 50,
-    "dropout": 0.4,
+    "dropout": 0.2,
     "rate": 0.003,
     "schedule": "cosine",
     "epochs": 20,
