@@ -1,10 +1,11 @@
 """How good is every family on ml-1m cut by time, and what does its training cost?
 
 One protocol: the last tenth of all ratings is the test, the tenth before it the validation; the
-whole catalogue is ranked, what was met before hidden; a user of whom nothing is known is answered
-by popularity, whatever the model. Hyper-parameters were chosen on the validation part alone and
-stand below; early stopping looks at it too. Every model is fitted on the train part, three seeds,
-each in a process of its own, on a small log first: compilation and imports are not in the seconds.
+whole catalogue is ranked, what was met before hidden. Of a user of whom nothing is known popularity
+answers, but for models that read the users' columns, which answer themselves. Hyper-parameters were
+chosen on the validation part alone and stand below; early stopping looks at it too. Every model is
+fitted on the train part, three seeds, each in a process of its own, on a small log first:
+compilation and imports are not in the seconds.
 
 A row and seed that has a line in ``results/families.jsonl`` is not run again (``--again`` does);
 ``--rows NAME,NAME`` runs some; ``--table`` only prints the table of the newest lines. The spread is
