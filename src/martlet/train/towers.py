@@ -44,6 +44,7 @@ class TowerPlan(Plan):
         column_dim: length of the vectors of the columns' values.
     """
 
+    rate: float = 3e-3
     dim: int = 64
     max_length: int = 50
     hidden: int = 128
