@@ -40,7 +40,7 @@ SEQUENCES = FALLING | {
     "max_length": 50,
     "loss": "sampled",
     "rate": 0.003,
-    "epochs": 4,
+    "epochs": 6,
     "dropout": 0.2,
 }
 FIELDS = {"epochs": 1, "patience": 0, "batch": 4096}
@@ -75,7 +75,7 @@ ROWS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "nextitnet": ("nextitnet", SEQUENCES),
     "sasrec": ("sasrec", SEQUENCES),
     "bert4rec": ("sasrec", SEQUENCES | {"masked": 0.2}),
-    "hstu": ("hstu", SEQUENCES),
+    "hstu": ("hstu", SEQUENCES | {"epochs": 3}),
 }
 # Other whole numbers are cut to 8 for a tiny run, and for what compiles before the clock starts.
 SMALL = {"epochs": 2, "iterations": 2, "tokens": 256, "batch": 256}
