@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,16 +13,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from martlet.core import CSR, Column, DataError, Dataset, Examples, Interactions, Tabular, Text, rng
-from martlet.features import Encoded, Features
+from martlet.features import Encoded, Features, Ragged
 from martlet.features.automatic import guess
 from martlet.features.history import spans_before
 from martlet.features.plain import spec_of_plain
+from martlet.features.source import Source
 from martlet.scorers.field_rows import Layout, Side
 from martlet.train.negatives import Negatives
 
 if TYPE_CHECKING:
     from martlet.train.field_model import FieldModel
 
+_IN_MEMORY_BYTES = 1 << 30  # of encoded rows; what is larger is memory-mapped
+_ENCODED_ROWS = 1 << 18  # at a time into a file
 _VALID_ROWS = 8192  # examples at a time
 _VALID_EVENTS = 20_000  # of the validation part that are looked at
 
@@ -124,7 +128,7 @@ class Batch:
 
 
 class Rows:
-    """Labelled rows, encoded once."""
+    """Labelled rows, encoded once: in memory, or in temporary files where there are many."""
 
     def __init__(self, spec: FieldModel, data: Tabular, seed: int) -> None:
         if not len(data.train):
@@ -163,7 +167,18 @@ class Rows:
         return f"rows {_said(rows + 1)} of the train part"
 
     def _encode(self, examples: Examples) -> Encoded:
-        return self.layout.sides["row"].encode(examples.columns, len(examples))
+        side, size = self.layout.sides["row"], len(examples)
+        width = side.num_vectors - side.num_bags + side.num_crossed, side.num_numbers
+        if 4 * size * sum(width) <= _IN_MEMORY_BYTES:
+            return side.encode(examples.columns, size)
+        rows, numbers = _room(size, width[0], np.int32), _room(size, width[1], np.float32)
+        whole, bags = Source(examples.columns), list[list[Ragged]]()
+        for start in range(0, size, _ENCODED_ROWS):
+            stop = min(start + _ENCODED_ROWS, size)
+            found = side.encode(whole.part(start, stop).columns, stop - start)
+            rows[start:stop], numbers[start:stop] = found.rows, found.numbers
+            bags.append(list(found.bags))
+        return Encoded(rows, numbers, tuple(map(_stacked, zip(*bags, strict=True))))
 
     def _batch(self, name: str, examples: Examples, rows: NDArray[np.int64]) -> Batch:
         weight = None if examples.weight is None else examples.weight[rows]
@@ -294,6 +309,24 @@ def _fitted(spec: FieldModel, table: Any, known: NDArray[np.bool_]) -> Features 
 def _keys(train: Interactions, num_items: int) -> NDArray[np.int64]:
     """Return user and item of every event as one number, rising."""
     return np.unique(train.user_row.astype(np.int64) * num_items + train.item_row)
+
+
+def _room(size: int, width: int, dtype: Any) -> NDArray[Any]:
+    """Return a (size, width) array in a file without a name, which ends with it."""
+    if not width:
+        return np.empty((size, 0), dtype)
+    with TemporaryFile(prefix="martlet-") as file:
+        return np.memmap(file, dtype, "w+", shape=(size, width))
+
+
+def _stacked(parts: Sequence[Ragged]) -> Ragged:
+    """Return the examples of all parts, one part after another."""
+    ends = np.cumsum([0] + [len(part.rows) for part in parts])
+    starts = [part.indptr[:-1] + end for part, end in zip(parts, ends, strict=False)]
+    return Ragged(
+        np.concatenate([*starts, ends[-1:]]).astype(np.int64),
+        np.concatenate([part.rows for part in parts]),
+    )
 
 
 def _one_after_another(parts: list[Any]) -> Any:

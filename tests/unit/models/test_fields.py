@@ -22,7 +22,7 @@ from martlet.features import Bag, Category, Cross, Numeric
 from martlet.metrics.labels import label_quality
 from martlet.models.fields import DLRM, DCNv2, DeepFM, WideDeep
 from martlet.models.registry import spec as spec_of
-from martlet.train.field_batches import Events
+from martlet.train.field_batches import Events, Rows
 from martlet.train.field_model import FieldNetwork
 from martlet.train.run import Run
 from support.rows import labelled
@@ -190,6 +190,20 @@ class TestRows:
         broken = replace(rows.train, label=np.full(len(rows.train), np.nan, np.float32))
         with pytest.raises(mt.MartletError, match=r"rows \d+, \d+, \d+ \.\.\. of the train part"):
             DeepFM(**SMALL).fit(replace(rows, train=broken))
+
+    def test_rows_beyond_the_memory_lie_in_files(self, monkeypatch):
+        spec = WideDeep(**SMALL, columns=(*PLAN, Cross(("one", "two"))))
+        within = Rows(spec, chequered(), 0)
+        monkeypatch.setattr("martlet.train.field_batches._IN_MEMORY_BYTES", 0)
+        monkeypatch.setattr("martlet.train.field_batches._ENCODED_ROWS", 70)
+        beyond = Rows(spec, chequered(), 0)
+        assert isinstance(beyond._parts["train"].rows, np.memmap)
+        for batch in beyond.batches(0):
+            one, two = (source.take(batch, 0) for source in (within, beyond))
+            np.testing.assert_array_equal(one.rows, two.rows)
+            np.testing.assert_array_equal(one.wide_rows, two.wide_rows)
+            torch.testing.assert_close(one.parts[0].numbers, two.parts[0].numbers)
+            torch.testing.assert_close(one.parts[0].bags, two.parts[0].bags)
 
     def test_a_bundle_of_rows_is_saved_and_loaded(self, rows, tmp_path):
         bundle = mt.fit(WideDeep(**SMALL | {"epochs": 1}), rows, seed=0)
