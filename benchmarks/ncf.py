@@ -55,7 +55,7 @@ MODELS: Mapping[str, Callable[..., Any]] = {
 # Best of ``--tune``; that of iALS from ``ials_ncf.py``.
 CHOSEN: Mapping[str, dict[str, Any]] = {
     "ials": ials_ncf.CHOSEN,
-    "mf": {"dim": 192, "negatives": 8, "epochs": 64, "rate": 0.008, "reg": 0.005},
+    "mf": {"dim": 192, "negatives": 8, "epochs": 96, "rate": 0.012, "reg": 0.007},
     "bpr": {"dim": 192, "epochs": 60, "rate": 0.05, "reg": 0.01},
     "neumf": {
         "dim": 128, "inner": 16, "layers": 3, "negatives": 8, "batch": 4096, "epochs": 14,
@@ -66,8 +66,8 @@ CHOSEN: Mapping[str, dict[str, Any]] = {
 GRID: Mapping[str, list[dict[str, Any]]] = {
     "mf": [
         {"reg": reg, "rate": rate, "epochs": epochs}
-        for reg in (0.004, 0.006, 0.007, 0.008)
-        for rate, epochs in ((0.008, 64), (0.012, 96), (0.004, 160))
+        for reg in (0.005, 0.006, 0.007, 0.008, 0.01)
+        for rate, epochs in ((0.008, 64), (0.012, 128), (0.016, 96), (0.024, 128))
     ]
     + [{"negatives": 12}, {"dim": 256}, {"dim": 128}],
     "bpr": [
