@@ -37,8 +37,8 @@ SHARED = {"max_length": 50, "tokens": 1024, "schedule": "cosine"}
 # A patience that no run exhausts keeps the best epoch by validation.
 # A patience that no run exhausts keeps the best epoch by validation.
 TEACHERS: Mapping[str, tuple[type[NextItem], Mapping[str, Any]]] = {
-    "sasrec": (SASRec, {"dim": 160, "blocks": 2, "dropout": 0.3, "rate": 0.002, "epochs": 25}),
-    "hstu": (HSTU, {"dim": 160, "blocks": 3, "dropout": 0.3, "rate": 0.002, "epochs": 25}),
+    "sasrec": (SASRec, {"dim": 192, "blocks": 3, "dropout": 0.3, "rate": 0.002, "epochs": 18}),
+    "hstu": (HSTU, {"dim": 192, "blocks": 5, "dropout": 0.3, "rate": 0.002, "epochs": 18}),
 }
 STUDENT = {"dim": 32, "blocks": 1, "dropout": 0.2, "rate": 0.003, "epochs": 20}
 VARIANTS: Mapping[str, Mapping[str, Any]] = {
@@ -91,7 +91,15 @@ def fitted(
     if (place / "manifest.json").exists():
         return mt.load(place)
     say(f"{role}, seed {seed}")
-    run = mt.Run(place.with_suffix(".run"), resume=True, every_s=60, progress=tell)
+    work = place.with_suffix(".run")
+    run = mt.Run(work, resume=True, every_s=60, progress=tell)
+    # The teacher answers every seed alike: the first one's file serves the others.
+    answers = kept / "answers"
+    for folder in (answers, work):
+        folder.mkdir(parents=True, exist_ok=True)
+    held = [path for path in answers.iterdir() if not (work / path.name).exists()]
+    for path in held:
+        (work / path.name).hardlink_to(path)
     begin, cpu = time.perf_counter(), time.process_time()
     bundle = mt.fit(kind(**params), dataset, seed=seed, teacher=teacher, run=run)
     spent = {"fit_s": time.perf_counter() - begin, "fit_cpu_s": time.process_time() - cpu}
@@ -102,13 +110,17 @@ def fitted(
         "model": kind.__name__,
         "params": params,
         "of_seed": seed,
+        "answers_kept": bool(held),  # asking the teacher is not in the seconds
         **spent,
         **figures,
     }
     record("distillation", about, chosen)
     bundle.save(place)
-    for path in sorted(run.folder.iterdir()) if run.folder else ():
-        path.unlink()  # the teacher's answers and the checkpoint are large
+    for path in work.iterdir():  # large, and needed no more but for those answers
+        if path.name.startswith("teacher-") and not (answers / path.name).exists():
+            path.rename(answers / path.name)
+        else:
+            path.unlink()
     return bundle
 
 
