@@ -59,7 +59,7 @@ CHOSEN: Mapping[str, dict[str, Any]] = {
     "bpr": {"dim": 192, "epochs": 60, "rate": 0.05, "reg": 0.01},
     "neumf": {
         "dim": 128, "inner": 16, "layers": 3, "negatives": 8, "batch": 4096, "epochs": 14,
-        "table_rate": 0.01, "reg": 0.005,
+        "table_rate": 0.01, "reg": 0.006,
     },
 }  # fmt: skip
 # What is tried in place of the chosen values.
@@ -75,7 +75,7 @@ GRID: Mapping[str, list[dict[str, Any]]] = {
         for reg in (0.005, 0.01, 0.02)
         for rate, epochs in ((0.05, 60), (0.02, 120), (0.1, 60))
     ],
-    "neumf": [{"dim": dim, "reg": reg} for dim in (64, 128, 192) for reg in (0.004, 0.005, 0.006)]
+    "neumf": [{"dim": dim, "reg": reg} for dim in (64, 128, 192) for reg in (0.005, 0.006, 0.008)]
     + [{"epochs": 10}, {"epochs": 20}, {"inner": 32}, {"dropout": 0.3}, {"negatives": 12}],
 }
 FINALISTS, SEEDS = 3, 3
