@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from martlet.core import CSR, Dataset, SpecError, check_counts, num_threads, rng
+from martlet.kernels.parallel import spread
 from martlet.scorers.factors import Factors
 from martlet.scorers.projections import Lookup
 from martlet.scorers.table import Table
@@ -18,6 +19,7 @@ from martlet.scorers.table import Table
 F32 = NDArray[np.float32]
 _BLOCK_VALUES = 1 << 20  # cells of the full matrix that are held at a time
 _DENSE_VALUES, _DENSE_SHARE = 1 << 25, 1 / 16  # so few cells, so full: held as a dense matrix
+_GRAIN = 128  # rows of a dense matrix that are worth a thread
 _BETA, _BETA2, _EPS = 0.9, 0.999, 1e-8
 
 
@@ -231,11 +233,33 @@ class _Prepared:
         self.sparse = sp.csr_matrix((self.values, matrix.indices, matrix.indptr), shape)
         size = shape[0] * shape[1]
         if cells == "all" and size * _DENSE_SHARE < matrix.nnz and size <= _DENSE_VALUES:
-            self.factor: Any = self.sparse.toarray()
-            self.across = self.factor.T
+            self.factor: Any = _Dense(self.sparse.toarray())
+            self.across: Any = _Dense(self.factor.values.T)
         else:
             self.factor, self.across = self.sparse, self.sparse.T.tocsr()
         self.mass = float(np.vdot(self.values, self.values.astype(np.float64)))
+
+
+class _Dense:
+    """A full matrix whose products take threads of this process.
+
+    Those of BLAS wait for each other in every product, by far too long where something else runs.
+    """
+
+    def __init__(self, values: F32) -> None:
+        from threadpoolctl import ThreadpoolController
+
+        self.values, self._blas = values, ThreadpoolController()
+
+    def __matmul__(self, vectors: F32) -> F32:
+        found = np.empty((len(self.values), vectors.shape[1]), np.float32)
+
+        def some(start: int, stop: int) -> None:
+            np.matmul(self.values[start:stop], vectors, out=found[start:stop])
+
+        with self._blas.limit(limits=1, user_api="blas"):
+            spread(some, len(found), num_threads(), _GRAIN)
+        return found
 
 
 def _squared(of: _Prepared, users: F32, items: F32) -> tuple[float, F32]:
