@@ -141,7 +141,10 @@ class MatrixFactorization:
         prepared = _Prepared(matrix, self.loss == "logistic", self.cells)
         moments = np.zeros_like(both), np.zeros_like(both)
         for epoch in range(self.epochs):
-            loss, slope = gradient(prepared, users, items)
+            # Its own threads wait for each other in small products; only blocks are large ones.
+            own = None if gradient is _logistic else 1
+            with prepared.blas.limit(limits=own, user_api="blas"):
+                loss, slope = gradient(prepared, users, items)
             loss += self.reg * float((both.astype(np.float64) ** 2).sum())
             self._check(loss, epoch)
             if self.optimizer == "sgd":
@@ -226,7 +229,9 @@ class _Prepared:
 
     def __init__(self, matrix: CSR, logistic: bool, cells: str) -> None:
         import scipy.sparse as sp
+        from threadpoolctl import ThreadpoolController
 
+        self.blas: Any = ThreadpoolController()
         self.logistic, self.values = logistic, matrix.weights()
         self.rows, self.cols = matrix.row_numbers(), matrix.indices
         shape = (matrix.num_rows, matrix.num_cols)
@@ -241,15 +246,13 @@ class _Prepared:
 
 
 class _Dense:
-    """A full matrix whose products take threads of this process.
+    """A full matrix whose products take threads of this process, where BLAS is held to one.
 
     Those of BLAS wait for each other in every product, by far too long where something else runs.
     """
 
     def __init__(self, values: F32) -> None:
-        from threadpoolctl import ThreadpoolController
-
-        self.values, self._blas = values, ThreadpoolController()
+        self.values = values
 
     def __matmul__(self, vectors: F32) -> F32:
         found = np.empty((len(self.values), vectors.shape[1]), np.float32)
@@ -257,8 +260,7 @@ class _Dense:
         def some(start: int, stop: int) -> None:
             np.matmul(self.values[start:stop], vectors, out=found[start:stop])
 
-        with self._blas.limit(limits=1, user_api="blas"):
-            spread(some, len(found), num_threads(), _GRAIN)
+        spread(some, len(found), num_threads(), _GRAIN)
         return found
 
 
