@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from martlet.train.loop import Task
 
-_AHEAD = 4  # batches
+_BURST = 8  # batches made in one go: each waking of the thread takes from a step more than a batch
 
 
 def ahead(task: Task, batches: Sequence[Any], step: int) -> Iterator[tuple[Any, Any]]:
-    """Yield (batch, tensors); a thread makes the tensors ready, a few batches ahead."""
-    ready: queue.Queue[Any] = queue.Queue(_AHEAD)
+    """Yield (batch, tensors); a thread makes the tensors ready, up to two bursts ahead."""
+    ready: queue.Queue[Any] = queue.Queue(1)
     left = threading.Event()
 
     def put(what: Any) -> None:
@@ -28,10 +28,15 @@ def ahead(task: Task, batches: Sequence[Any], step: int) -> Iterator[tuple[Any, 
 
     def work() -> None:
         try:
+            burst: list[tuple[Any, Any]] = []
             for number, batch in enumerate(batches):
                 if left.is_set():
                     return
-                put((batch, task.take(batch, step + number)))
+                burst.append((batch, task.take(batch, step + number)))
+                if len(burst) == (_BURST if number >= _BURST else 1):
+                    put(burst)
+                    burst = []
+            put(burst)
             put(None)
         except BaseException as error:
             put(error)
@@ -42,7 +47,7 @@ def ahead(task: Task, batches: Sequence[Any], step: int) -> Iterator[tuple[Any, 
         while (found := ready.get()) is not None:
             if isinstance(found, BaseException):
                 raise found
-            yield found
+            yield from found
     finally:
         left.set()
         worker.join()

@@ -22,3 +22,14 @@ def device_of(name: str) -> torch.device:
         reason = str(error).partition(". ")[0].partition("\n")[0]  # torch goes on for pages
         raise SpecError(f"there is no device {name!r} here ({reason}): use auto or cpu") from error
     return device
+
+
+def set_seed(seed: int, device: str | torch.device) -> None:
+    """Start the random numbers of ``device`` anew.
+
+    ``torch.manual_seed`` asks after every kind of device; on a CPU that took 0.1 ms of a step.
+    """
+    if torch.device(device).type == "cpu":
+        torch.default_generator.manual_seed(seed)
+    else:
+        torch.manual_seed(seed)

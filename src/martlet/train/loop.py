@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from martlet.core import DataError, MartletError, num_threads
 from martlet.train import checkpoint
 from martlet.train.ahead import ahead
+from martlet.train.device import set_seed
 from martlet.train.embeddings import size_of
 from martlet.train.estimate import estimate
 from martlet.train.moving import Movers
@@ -137,7 +138,7 @@ class _State:
         left = batches[self.step - number * self.per_epoch :]
         begin = time.perf_counter()
         for batch, tensors in ahead(task, left, self.step):
-            torch.manual_seed(_mixed(self.seed, self.step))
+            set_seed(_mixed(self.seed, self.step), self.device)
             with cast(self.precision, self.device):
                 loss, count = task.loss(tensors)
             value = float(loss.detach())
