@@ -54,6 +54,7 @@ def prepare(folder, model, params, path, seed):
     hidden = (params["hidden"],) * params["layers"]
     network = kind(fields, fields, dnn_hidden_units=hidden, seed=int(seed), **given)
     if path == "sparse":
+        network.regularization_weight = []  # DCN hands no l2_reg_linear on; its gradient is dense
         for part in network.modules():
             if isinstance(part, torch.nn.Embedding):
                 part.sparse = True
