@@ -71,7 +71,7 @@ def test_the_python_of_the_readme_runs(name, log):
 def test_the_commands_of_the_readme_run(name, log):
     commands = [line for block in blocks(name, "sh") for line in block.splitlines()]
     own = [line for line in commands if line.startswith("martlet")]
-    assert len(own) == 6
+    assert len(own) == 10
     for line in own:
         if line.startswith(SLOW_OR_ENDLESS):
             continue
