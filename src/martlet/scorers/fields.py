@@ -11,13 +11,13 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from martlet.core import CSR, Array, BundleError, Queries, QueryError, Ranking, Reason, best
+from martlet.core import CSR, Array, BundleError, Queries, QueryError, Ranking, Reason
 from martlet.core.queries import is_missing
 from martlet.features import Encoded, Features, Ragged
 from martlet.scorers.field_rows import Layout, Side, join, mean_of_bags
 from martlet.scorers.reasons import left_out_reasons
 from martlet.scorers.runtime import Runtime
-from martlet.scorers.shown import check_k, topk_candidates
+from martlet.scorers.shown import check_k, topk_candidates, topk_scores
 from martlet.scorers.storage import read_tensors, write_tensors
 from martlet.scorers.table import Table, check_csr, tables_under
 
@@ -25,7 +25,6 @@ NETWORK, ARRAYS = "fields.onnx", "features.safetensors"
 F32 = NDArray[np.float32]
 _TILE = 256
 _LARGEST = np.float32(80)  # of a logit whose odds float32 still holds
-_CHUNK_VALUES = 1 << 22
 _PAIRS = 64 * _TILE  # looked up at a time
 
 
@@ -193,23 +192,7 @@ class Fields:
         check_k(k)
         if queries.candidates is not None:
             return topk_candidates(self, queries, k)
-        rows = np.full((len(queries), k), -1, np.int32)
-        scores = np.full((len(queries), k), -np.inf, np.float32)
-        step = max(1, _CHUNK_VALUES // max(1, self.num_items))
-        everything = np.arange(self.num_items, dtype=np.int32)
-        for start in range(0, len(queries), step):
-            part = queries.slice(start, start + step)
-            found = self.score(part, np.broadcast_to(everything, (len(part), self.num_items)))
-            hidden = part.hidden()
-            found[hidden.row_numbers(), hidden.indices] = -np.inf
-            if part.allow is not None:
-                found[:, ~part.allow] = -np.inf
-            ranking = best(found, everything[None], k)
-            rows[start : start + step], scores[start : start + step] = (
-                ranking.item_row,
-                ranking.score,
-            )
-        return Ranking(rows, scores)
+        return topk_scores(self, queries, k)
 
     def explain(self, queries: Queries, items: NDArray[np.int32]) -> list[list[Reason]]:
         """Return what leaving out each event takes from the score; a scoring each."""

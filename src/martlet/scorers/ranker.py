@@ -11,17 +11,16 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from martlet.core import BundleError, Queries, QueryError, Ranking, Reason, best
+from martlet.core import BundleError, Queries, QueryError, Ranking, Reason
 from martlet.core.queries import is_missing
 from martlet.scorers.projections import Projection, projection_from
 from martlet.scorers.reasons import left_out_reasons
 from martlet.scorers.runtime import Runtime
-from martlet.scorers.shown import check_k, topk_candidates
+from martlet.scorers.shown import check_k, topk_candidates, topk_scores
 from martlet.scorers.table import Table, tables_under
 
 RANKER = "ranker.onnx"
 _TILE = 256
-_CHUNK_VALUES = 1 << 22
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,23 +120,7 @@ class Ranker:
         check_k(k)
         if queries.candidates is not None:
             return topk_candidates(self, queries, k)
-        rows = np.full((len(queries), k), -1, np.int32)
-        scores = np.full((len(queries), k), -np.inf, np.float32)
-        step = max(1, _CHUNK_VALUES // max(1, self.num_items))
-        everything = np.arange(self.num_items, dtype=np.int32)
-        for start in range(0, len(queries), step):
-            part = queries.slice(start, start + step)
-            found = self.score(part, np.broadcast_to(everything, (len(part), self.num_items)))
-            hidden = part.hidden()
-            found[hidden.row_numbers(), hidden.indices] = -np.inf
-            if part.allow is not None:
-                found[:, ~part.allow] = -np.inf
-            ranking = best(found, everything[None], k)
-            rows[start : start + step], scores[start : start + step] = (
-                ranking.item_row,
-                ranking.score,
-            )
-        return Ranking(rows, scores)
+        return topk_scores(self, queries, k)
 
     def explain(self, queries: Queries, items: NDArray[np.int32]) -> list[list[Reason]]:
         """Return what leaving out each event takes from the score; a scoring each."""

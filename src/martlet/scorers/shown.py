@@ -71,6 +71,28 @@ def topk_candidates(scorer: Scorer, queries: Queries, k: int) -> Ranking:
     return best(scorer.score(queries, candidates), candidates, k)
 
 
+def topk_scores(scorer: Scorer, queries: Queries, k: int) -> Ranking:
+    """Return the k best items that each query may be shown by ``scorer.score`` of all of them.
+
+    In blocks of bounded memory; O(B n) scores.
+    """
+    rows = np.full((len(queries), k), -1, np.int32)
+    scores = np.full((len(queries), k), -np.inf, np.float32)
+    step = max(1, _CHUNK_VALUES // max(1, scorer.num_items))
+    everything = np.arange(scorer.num_items, dtype=np.int32)
+    for start in range(0, len(queries), step):
+        part = queries.slice(start, start + step)
+        found = scorer.score(part, np.broadcast_to(everything, (len(part), len(everything))))
+        hidden = part.hidden()
+        found[hidden.row_numbers(), hidden.indices] = -np.inf
+        if part.allow is not None:
+            found[:, ~part.allow] = -np.inf
+        ranking = best(found, everything[None], k)
+        rows[start : start + step] = ranking.item_row
+        scores[start : start + step] = ranking.score
+    return Ranking(rows, scores)
+
+
 def dot_candidates(
     vectors: NDArray[np.float32], items: Table, candidates: NDArray[np.int32]
 ) -> NDArray[np.float32]:
