@@ -18,6 +18,7 @@ from martlet.kernels.unmet import draw_unmet
 from martlet.metrics import Tally
 from martlet.scorers.projections import Lookup
 from martlet.scorers.ranker import Ranker
+from martlet.scorers.shown import best_of_all
 from martlet.scorers.table import Table
 from martlet.train import losses
 from martlet.train.device import device_of
@@ -363,19 +364,11 @@ class _Task:
             scores = joined(of_users[some][:, None].to(device), of_items.to(device)).cpu().numpy()
             seen = self.met.take(some)
             scores[seen.row_numbers(), seen.indices] = -np.inf
-            tally.add(_best(scores), truth.take(some))
+            ranked = [best_of_all(score, _K).item_row for score in scores]
+            tally.add(np.concatenate(ranked), truth.take(some))
         return tally.figures()[self.figure]
 
     def describe(self, batch: NDArray[np.int64]) -> str:
         users = np.unique(self.rows[batch])
         names = ", ".join(self.dataset.users.names(users[:3]))
         return f"the events of users {names}" + (" ..." if len(users) > 3 else "")
-
-
-def _best(scores: F32) -> NDArray[Any]:
-    """Return (B, k) columns of the largest scores, -1 where there is none left."""
-    k = min(_K, scores.shape[1])
-    top = np.argpartition(-scores, k - 1, axis=1)[:, :k]
-    order = np.argsort(-np.take_along_axis(scores, top, 1), axis=1, kind="stable")
-    top = np.take_along_axis(top, order, 1)
-    return np.where(np.take_along_axis(scores, top, 1) > -np.inf, top, -1)

@@ -17,7 +17,7 @@ from martlet.features import Encoded, Features, Ragged
 from martlet.scorers.field_rows import Layout, Side, join, mean_of_bags
 from martlet.scorers.reasons import left_out_reasons
 from martlet.scorers.runtime import Runtime
-from martlet.scorers.shown import check_k, topk_candidates, topk_scores
+from martlet.scorers.shown import topk_scores
 from martlet.scorers.storage import read_tensors, write_tensors
 from martlet.scorers.table import Table, check_csr, tables_under
 
@@ -189,9 +189,6 @@ class Fields:
         Raises:
             QueryError: ``k`` is below 1, or a scorer of rows.
         """
-        check_k(k)
-        if queries.candidates is not None:
-            return topk_candidates(self, queries, k)
         return topk_scores(self, queries, k)
 
     def explain(self, queries: Queries, items: NDArray[np.int32]) -> list[list[Reason]]:

@@ -16,7 +16,7 @@ from martlet.core.queries import is_missing
 from martlet.scorers.projections import Projection, projection_from
 from martlet.scorers.reasons import left_out_reasons
 from martlet.scorers.runtime import Runtime
-from martlet.scorers.shown import check_k, topk_candidates, topk_scores
+from martlet.scorers.shown import topk_scores
 from martlet.scorers.table import Table, tables_under
 
 RANKER = "ranker.onnx"
@@ -117,9 +117,6 @@ class Ranker:
         Raises:
             QueryError: ``k`` is below 1.
         """
-        check_k(k)
-        if queries.candidates is not None:
-            return topk_candidates(self, queries, k)
         return topk_scores(self, queries, k)
 
     def explain(self, queries: Queries, items: NDArray[np.int32]) -> list[list[Reason]]:

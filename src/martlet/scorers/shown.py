@@ -72,10 +72,16 @@ def topk_candidates(scorer: Scorer, queries: Queries, k: int) -> Ranking:
 
 
 def topk_scores(scorer: Scorer, queries: Queries, k: int) -> Ranking:
-    """Return the k best items that each query may be shown by ``scorer.score`` of all of them.
+    """Return the k best items that each query may be shown, by ``scorer.score`` of all that may be.
 
-    In blocks of bounded memory; O(B n) scores.
+    In blocks of bounded memory; O(B n) scores without candidates.
+
+    Raises:
+        QueryError: ``k`` is below 1.
     """
+    check_k(k)
+    if queries.candidates is not None:
+        return topk_candidates(scorer, queries, k)
     rows = np.full((len(queries), k), -1, np.int32)
     scores = np.full((len(queries), k), -np.inf, np.float32)
     step = max(1, _CHUNK_VALUES // max(1, scorer.num_items))
