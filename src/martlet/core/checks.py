@@ -1,6 +1,7 @@
 """What the hyper-parameters of many specs must be."""
 
 from numbers import Integral
+from typing import Any
 
 from martlet.core.errors import SpecError
 
@@ -15,3 +16,13 @@ def check_counts(spec: object, *names: str) -> None:
         value = getattr(spec, name)
         if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
             raise SpecError(f"{name} is {value!r}: expected a whole number above 0")
+
+
+def check_dropout(spec: Any) -> None:
+    """Refuse a spec that leaves out all numbers, or fewer than none.
+
+    Raises:
+        SpecError: the value, and what was expected.
+    """
+    if not 0 <= spec.dropout < 1:
+        raise SpecError(f"dropout is {spec.dropout}: expected 0 or more, and below 1")

@@ -12,7 +12,16 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from martlet.core import CSR, DataError, Dataset, SpecError, check_counts, num_threads, rng
+from martlet.core import (
+    CSR,
+    DataError,
+    Dataset,
+    SpecError,
+    check_counts,
+    check_dropout,
+    num_threads,
+    rng,
+)
 from martlet.kernels.pairs import pair_dots, pair_slopes
 from martlet.kernels.unmet import draw_unmet
 from martlet.metrics import Tally
@@ -86,8 +95,7 @@ class NCF(Plan):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_counts(self, "dim", "inner", "layers", "negatives", "batch")
-        if not 0 <= self.dropout < 1:
-            raise SpecError(f"dropout is {self.dropout}: expected 0 or more, and below 1")
+        check_dropout(self)
         if not 0 <= self.reg < np.inf:
             raise SpecError(f"reg is {self.reg}: expected a finite number, 0 or more")
         if self.inner >> (self.layers - 1) < 1:

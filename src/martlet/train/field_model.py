@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from martlet.core import Dataset, SpecError, Tabular, check_counts
+from martlet.core import Dataset, SpecError, Tabular, check_counts, check_dropout
 from martlet.features.plain import spec_of_plain, spec_to_plain
 from martlet.kernels.embedding import Storage
 from martlet.metrics.labels import label_quality
@@ -88,8 +88,7 @@ class FieldModel(Plan, ABC):
             for one in told:
                 spec_of_plain(one)
             object.__setattr__(self, "columns", tuple(told))
-        if not 0 <= self.dropout < 1:
-            raise SpecError(f"dropout is {self.dropout}: expected 0 or more, and below 1")
+        check_dropout(self)
         for name, known in (
             ("norm", ("none", "batch", "layer")),
             ("loss", ("logistic", "squared")),

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from martlet.core import CSR, DataError, Dataset, Queries, SpecError, check_counts
+from martlet.core import CSR, DataError, Dataset, Queries, SpecError, check_counts, check_dropout
 from martlet.metrics import Tally
 from martlet.scorers.bundle import Bundle
 from martlet.scorers.network import Network
@@ -74,8 +74,7 @@ class NextItem(Noise, ABC):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_counts(self, "dim", "max_length", "tokens", "negatives", "distil_top")
-        if not 0 <= self.dropout < 1:
-            raise SpecError(f"dropout is {self.dropout}: expected 0 or more, and below 1")
+        check_dropout(self)
         if self.distil not in get_args(Distil):
             raise SpecError(f"distil is {self.distil!r}: expected {', '.join(get_args(Distil))}")
         if not 0 <= self.distil_weight <= 1:

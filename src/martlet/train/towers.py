@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from martlet.core import Dataset, SpecError, check_counts
+from martlet.core import Dataset, SpecError, check_counts, check_dropout
 from martlet.features import Encoded, Features
 from martlet.scorers.bundle import Bundle
 from martlet.scorers.side import Side, side_width
@@ -65,8 +65,7 @@ class TowerPlan(Plan):
         check_counts(
             self, "dim", "max_length", "hidden", "layers", "batch", "negatives", "column_dim"
         )
-        if not 0 <= self.dropout < 1:
-            raise SpecError(f"dropout is {self.dropout}: expected 0 or more, and below 1")
+        check_dropout(self)
         if self.loss not in get_args(Loss):
             raise SpecError(f"loss is {self.loss!r}: expected {', '.join(get_args(Loss))}")
 
