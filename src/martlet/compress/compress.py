@@ -26,7 +26,8 @@ def compress(
     Args:
         bundle: what to compress.
         transforms: such as ``[Quantize("int8"), Index("ivf")]``, or as text: ``"quantize:int8"``.
-        dataset: whose training users an index is tuned on; without one, those of the bundle.
+        dataset: whose training users a transform is tuned on; an index without one, on those of
+            the bundle.
         seed: of whatever a transform draws.
         progress: told of each step.
 
@@ -38,7 +39,7 @@ def compress(
     for done, table in enumerate(tables):
         if progress is not None:
             progress(table.label, done, len(steps))
-        bundle = table.of_tables(bundle)
+        bundle = table.of_tables(bundle, dataset, seed, progress)
     for index in indexes:
         bundle = index.of_index(bundle, dataset, seed, progress).bundle
     if progress is not None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from martlet.compress.transform import index_of
-from martlet.core import SpecError
+from martlet.core import Dataset, Progress, SpecError
 from martlet.scorers.bundle import Bundle
 from martlet.scorers.table import Table
 
@@ -38,7 +38,13 @@ class Quantize:
         """The text that ``parse`` reads the transform from."""
         return f"quantize:{self.storage}"
 
-    def of_tables(self, bundle: Bundle) -> Bundle:
+    def of_tables(
+        self,
+        bundle: Bundle,
+        dataset: Dataset | None = None,
+        seed: int = 0,
+        progress: Progress | None = None,
+    ) -> Bundle:
         """Return a new bundle over quantized tables. O(values).
 
         Raises:

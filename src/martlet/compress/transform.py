@@ -30,7 +30,13 @@ class TableTransform(Protocol):
     def label(self) -> str:
         """The text that ``parse`` reads the transform from."""
 
-    def of_tables(self, bundle: Bundle) -> Bundle:
+    def of_tables(
+        self,
+        bundle: Bundle,
+        dataset: Dataset | None = None,
+        seed: int = 0,
+        progress: Progress | None = None,
+    ) -> Bundle:
         """Return a new bundle whose lineage grew by one line; the given one stays as it is.
 
         Raises:

@@ -9,14 +9,12 @@ from numpy.typing import NDArray
 
 from martlet.core import CSR, Queries, Ranking, best, num_threads
 from martlet.scorers.shown import check_k
-from martlet.scorers.table import Table, blocks
+from martlet.scorers.table import Table
 
 if TYPE_CHECKING:
     from martlet.scorers.index import Index
 
 F32 = NDArray[np.float32]
-
-_BLOCK_VALUES = 1 << 20  # 4 MB once widened
 
 
 def topk_vectors(
@@ -58,37 +56,8 @@ def topk_vectors(
 def _exact(
     vectors: F32, items: Table, k: int, hidden: CSR, allow: NDArray[np.bool_] | None
 ) -> Ranking:
-    some, threads, (n, d) = hidden if hidden.nnz else None, num_threads(), items.shape
-    if items.storage == "int8":
-        from martlet.kernels.int8 import topk_int8
-
-        return Ranking(*topk_int8(vectors, items.codes, k, some, allow, threads)[:2])
-
-    from martlet.kernels.topk import topk_dot
-
-    if items.storage == "fp32":
-        return Ranking(*topk_dot(vectors, items.transposed, k, some, allow, threads))
-
-    from martlet.kernels.half import widen
-
-    # Widened block by block, so that a table kept small on disk stays small in memory.
-    found = []
-    for start, stop in blocks(n, d, _BLOCK_VALUES):
-        wide = widen(items.transposed, start, stop)
-        inside = _columns(hidden, start, stop) if hidden.nnz else None
-        part = None if allow is None else allow[start:stop]
-        found.append(topk_dot(vectors, wide, k, inside, part, threads, first_row=start))
-    if len(found) == 1:
-        return Ranking(*found[0])
-    rows, scores = (np.concatenate(side, axis=1) for side in zip(*found, strict=True))
-    return best(scores, rows, k)
-
-
-def _columns(csr: CSR, start: int, stop: int) -> CSR:
-    """Return the entries of columns ``start`` to ``stop``, counted from ``start``."""
-    keep = (csr.indices >= start) & (csr.indices < stop)
-    indptr = np.concatenate([[0], np.cumsum(keep)])[csr.indptr]
-    return CSR(indptr, csr.indices[keep] - np.int32(start), None, stop - start)
+    some = hidden if hidden.nnz else None
+    return Ranking(*items.kind.topk(items, vectors, k, some, allow, num_threads()))
 
 
 def _drop(rows: NDArray[np.int32], hidden: CSR) -> NDArray[np.int32]:

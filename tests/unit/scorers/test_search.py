@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from martlet.core import CSR, Queries, QueryError, best, rng
-from martlet.scorers import search
+from martlet.scorers import dense
 from martlet.scorers.popular import Popular
 from martlet.scorers.search import topk_vectors
 from martlet.scorers.shown import best_of_all, dot_candidates, padded, shown_candidates
@@ -45,7 +45,7 @@ def wanted(queries, items, k):
 @pytest.mark.parametrize("k", [1, 7, N + 1])
 @pytest.mark.parametrize("allow", [None, np.arange(N) % 2 == 0])
 def test_every_storage_is_searched_exactly(monkeypatch, precision, k, allow):
-    monkeypatch.setattr(search, "_BLOCK_VALUES", 7 * D)
+    monkeypatch.setattr(dense, "_BLOCK_VALUES", 7 * D)
     items = ITEMS.to(precision)
     queries = replace(QUERIES, allow=allow)
     found, want = topk_vectors(VECTORS, items, queries, k), wanted(queries, items, k)
@@ -56,7 +56,7 @@ def test_every_storage_is_searched_exactly(monkeypatch, precision, k, allow):
 def test_ties_are_the_same_in_every_block(monkeypatch):
     alike = Table.of(np.ones((N, D))).to("fp16")
     whole = topk_vectors(VECTORS, alike, QUERIES, 5)
-    monkeypatch.setattr(search, "_BLOCK_VALUES", 7 * D)
+    monkeypatch.setattr(dense, "_BLOCK_VALUES", 7 * D)
     pieces = topk_vectors(VECTORS, alike, QUERIES, 5)
     assert np.array_equal(whole.item_row, pieces.item_row)
     want = wanted(QUERIES, Table.of(np.ones((N, D))), 5)

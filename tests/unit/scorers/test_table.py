@@ -57,7 +57,7 @@ def test_the_same_precision_is_the_same_table():
 
 
 def test_an_unknown_precision_is_refused():
-    with pytest.raises(SpecError, match="precision 'fp64' is unknown: expected fp32, fp16 or int8"):
+    with pytest.raises(SpecError, match="storage 'fp64' is unknown: expected fp32, fp16, int8"):
         Table.of(X).to("fp64")
 
 
@@ -90,7 +90,7 @@ def test_tables_are_found_by_prefix():
 
 
 def test_arrays_that_do_not_fit_are_refused():
-    with pytest.raises(BundleError, match="table x has storage 'fp8': expected fp32"):
+    with pytest.raises(BundleError, match="table x has storage 'fp8' is unknown: expected fp32"):
         Table("fp8", (1, 1), {}).check("x")
     with pytest.raises(
         BundleError, match=r"x stored as fp32 9 x 4 has arrays values float32\(9, 5\)"
