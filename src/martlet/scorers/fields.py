@@ -17,6 +17,7 @@ from martlet.features import Encoded, Features, Ragged
 from martlet.scorers.field_rows import Layout, Side, join, mean_of_bags
 from martlet.scorers.reasons import left_out_reasons
 from martlet.scorers.runtime import Runtime
+from martlet.scorers.shared import Placed, shared_of
 from martlet.scorers.shown import topk_scores
 from martlet.scorers.storage import read_tensors, write_tensors
 from martlet.scorers.table import Table, check_csr, tables_under
@@ -51,7 +52,7 @@ class Fields:
     of the item and of the user, whose history is a bag, and ranks the catalogue.
 
     Attributes:
-        vectors: (R, d) vectors of the merged fields.
+        vectors: (R, d) vectors of the merged fields, which may share numbers.
         wide: (R + crossed, 1) weights; None for a model without them.
         network: the ONNX file's content.
         layout: which field lies where.
@@ -62,7 +63,7 @@ class Fields:
         parameters: the network's own weights, which it was derived from.
     """
 
-    vectors: Table
+    vectors: Table | Placed
     wide: Table | None
     network: bytes
     layout: Layout
@@ -71,12 +72,17 @@ class Fields:
     max_length: int = 50
     parameters: Mapping[str, Table] = field(default_factory=dict)
     kind: ClassVar[str] = "fields"
-    lookups: ClassVar[tuple[str, ...]] = ("vectors", "wide")
 
     @property
     def num_items(self) -> int:
         """Rows of the item vocabulary; 0 where none is ranked."""
         return self.layout.num_items
+
+    @property
+    def lookups(self) -> tuple[str, ...]:
+        """Names of the tables that hold a row for each value, or for several."""
+        names = [name for name in self.tables() if not name.startswith("network.")]
+        return tuple(name for name in names if not name.startswith("vectors.up"))
 
     @property
     def context(self) -> tuple[str, ...]:
@@ -197,7 +203,10 @@ class Fields:
 
     def tables(self) -> Mapping[str, Table]:
         """Return every parameter by name."""
-        found = {"vectors": self.vectors}
+        if isinstance(self.vectors, Placed):
+            found = {f"vectors.{name}": table for name, table in self.vectors.tables().items()}
+        else:
+            found = {"vectors": self.vectors}
         if self.wide is not None:
             found["wide"] = self.wide
         return found | {f"network.{name}": table for name, table in self.parameters.items()}
@@ -206,7 +215,7 @@ class Fields:
         """Return the same scorer over other storages."""
         return replace(
             self,
-            vectors=tables["vectors"],
+            vectors=_vectors(tables, self.layout),
             wide=tables.get("wide"),
             parameters=tables_under(tables, "network"),
         )
@@ -249,7 +258,7 @@ class Fields:
             for name, about in config["sides"].items()
         }
         layout = Layout.of(features, int(config["num_items"]))
-        vectors, wide = tables["vectors"], tables.get("wide")
+        vectors, wide = _vectors(tables, layout), tables.get("wide")
         _check_size("vectors", vectors, layout.num_vector_rows)
         if wide is not None:
             _check_size("wide", wide, layout.num_rows)
@@ -308,7 +317,14 @@ def _items(arrays: Mapping[str, Any], layout: Layout) -> Encoded:
     return Encoded(rows, numbers, tuple(bags))
 
 
-def _check_size(name: str, table: Table, expected: int) -> None:
+def _vectors(tables: Mapping[str, Table], layout: Layout) -> Table | Placed:
+    """Return the table of vectors, which may be made of several."""
+    if "vectors" in tables:
+        return tables["vectors"]
+    return Placed(shared_of(tables_under(tables, "vectors")), layout.places)
+
+
+def _check_size(name: str, table: Table | Placed, expected: int) -> None:
     if table.shape[0] != expected:
         raise BundleError(
             f"table {name} has {table.shape[0]} rows, its features {expected}: "

@@ -80,7 +80,7 @@ class Mixed:
         for number, block in enumerate(self.blocks):
             own = (at >= start) & (at < start + block.shape[0])
             narrow = block.rows(at[own] - start)
-            found[own] = narrow @ self.up[number - 1].dense() if number else narrow
+            found[own] = _projected(narrow, self.up[number - 1].dense()) if number else narrow
             start += block.shape[0]
         return found
 
@@ -92,6 +92,50 @@ class Mixed:
         """Return the parts by name, of which ``shared_of`` makes the same again."""
         blocks = {f"block{number}": block for number, block in enumerate(self.blocks)}
         return blocks | {f"up{number}": up for number, up in enumerate(self.up, 1)}
+
+
+@dataclass(frozen=True, eq=False)
+class Placed:
+    """A shared table whose rows stand in another order than they are asked for.
+
+    Attributes:
+        table: the rows in their order, by frequency.
+        place: (N,) int32 where each row stands.
+    """
+
+    table: Quotient | Mixed
+    place: NDArray[np.int32]
+
+    def __post_init__(self) -> None:
+        beyond = self.table.shape[0] - len(self.place)
+        spare = self.table.remainder.shape[0] if isinstance(self.table, Quotient) else 1
+        if not 0 <= beyond < spare:
+            raise BundleError(
+                f"a shared table has {self.table.shape[0]} rows, its features {len(self.place)}: "
+                "copy the bundle again from where it was made"
+            )
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(N, d)."""
+        return len(self.place), self.table.shape[1]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the table; the places are made of the sizes of fields."""
+        return self.table.nbytes
+
+    def rows(self, at: At) -> F32:
+        """Return the (len(at), d) float32 rows. O(len(at) d)."""
+        return self.table.rows(self.place[at])
+
+    def dense(self) -> F32:
+        """Return all rows. O(N d)."""
+        return self.rows(slice(None))
+
+    def tables(self) -> dict[str, Table]:
+        """Return the parts by name, of which ``shared_of`` makes the table again."""
+        return self.table.tables()
 
 
 def shared_of(tables: Mapping[str, Table]) -> Quotient | Mixed:
@@ -117,6 +161,14 @@ def shared_of(tables: Mapping[str, Table]) -> Quotient | Mixed:
         f"tables {said} make no shared table: expected quotient and remainder of one width, or "
         "block0, block1, ... and up1, ... from the width of a block to that of the first"
     )
+
+
+def _projected(narrow: F32, up: F32) -> F32:
+    """Return the (n, d) product; a row has the same digits whatever stands beside it."""
+    found = narrow[:, :1] * up[0]
+    for number in range(1, len(up)):
+        found += narrow[:, number : number + 1] * up[number]
+    return found
 
 
 def _listed(at: At, size: int) -> NDArray[np.int64]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from martlet.kernels.embedding import Storage
 from martlet.metrics.labels import label_quality
 from martlet.scorers.field_rows import Layout
 from martlet.scorers.fields import Fields
+from martlet.scorers.shared import Placed
 from martlet.scorers.table import Table
 from martlet.train import losses
 from martlet.train.device import device_of
@@ -27,6 +28,7 @@ from martlet.train.field_batches import Batch, Events, Rows
 from martlet.train.loop import fingerprint, train
 from martlet.train.plan import Plan
 from martlet.train.run import Run
+from martlet.train.sharing import Sharing, embedding_of, num_values
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +52,9 @@ class FieldModel(Plan, ABC):
         table_optimizer: of the tables: "sgd", or row-wise "adagrad" or "adam".
         table_rate: step length of the tables at its largest.
         storage: of the vectors: "fp32", "fp16", "bf16" or "int8".
+        sharing: of the vectors: "none"; "quotient", products of two tables a quarter of the size
+            together; "mixed", narrower ones for what is rare, a sixth. Of each field the first
+            rows count as frequent: a vocabulary's are, those of a hash are not.
         loss: "logistic" for labels from 0 to 1, "squared" for any number.
         watched: what validation looks at: "auc", or "log-loss"; the squared loss watches its own.
         columns: specs of the columns that are read, from ``martlet.features``, or what
@@ -70,6 +75,7 @@ class FieldModel(Plan, ABC):
     table_optimizer: TableOptimizer = "adagrad"
     table_rate: float = 0.05
     storage: Storage = "fp32"
+    sharing: Sharing = "none"
     loss: Literal["logistic", "squared"] = "logistic"
     watched: Literal["auc", "log-loss"] = "auc"
     columns: tuple | None = None  # type: ignore[type-arg]
@@ -91,6 +97,7 @@ class FieldModel(Plan, ABC):
         check_dropout(self)
         for name, known in (
             ("norm", ("none", "batch", "layer")),
+            ("sharing", get_args(Sharing)),
             ("loss", ("logistic", "squared")),
             ("watched", ("auc", "log-loss")),
         ):
@@ -123,7 +130,9 @@ class FieldModel(Plan, ABC):
         An item has a row as a candidate, and one as a part of histories.
         """
         inner: int = sum(p.numel() for p in self.interaction(2, 0).state_dict().values())
-        return 4 * (2 * (num_items + 1) * (self.dim + self.has_wide) + inner)
+        rows = 2 * (num_items + 1)
+        held = num_values(self.sharing, rows, self.dim) + rows * self.has_wide
+        return 4 * (held + inner)
 
     def fit(self, dataset: Dataset | Tabular, *, seed: int = 0, run: Run | None = None) -> Fields:
         """Return the trained tables, and the network as ONNX.
@@ -157,9 +166,10 @@ class FieldNetwork(nn.Module):
     def __init__(self, spec: FieldModel, layout: Layout, seed: int) -> None:
         super().__init__()
         given: dict[str, Any] = {"optimizer": spec.table_optimizer, "rate": spec.table_rate}
-        self.vectors = Embedding(
-            layout.num_vector_rows, spec.dim, seed=2 * seed, storage=spec.storage, **given
-        )
+        of_vectors = given | {"seed": 2 * seed, "storage": spec.storage}
+        rows = layout.num_vector_rows
+        self.vectors = embedding_of(spec.sharing, rows, spec.dim, **of_vectors)
+        self.place = None if spec.sharing == "none" else layout.places
         self.wide = None
         if spec.has_wide:
             self.wide = Embedding(layout.num_rows, 1, seed=2 * seed + 1, init_scale=0, **given)
@@ -173,7 +183,9 @@ class FieldNetwork(nn.Module):
     def forward(self, batch: Batch) -> Tensor:
         """Return (N,) logits."""
         vectors, numbers = [], []
-        for part, pieces in zip(batch.parts, batch.split(self.vectors(batch.rows)), strict=True):
+        rows = batch.rows if self.place is None else self.place[batch.rows]
+        found = self.vectors(rows).cpu()  # projections of narrow rows may lie elsewhere
+        for part, pieces in zip(batch.parts, batch.split(found), strict=True):
             single = pieces[0].reshape(part.size, -1, pieces[0].shape[1])
             own = [single, *part.means(pieces[1:])]
             vectors.append(part.repeated(_joined(own)))
@@ -198,8 +210,9 @@ class FieldNetwork(nn.Module):
         inputs = {"vectors": torch.zeros(3, layout.num_vectors, spec.dim)}
         if layout.num_numbers:
             inputs["numbers"] = torch.zeros(3, layout.num_numbers)
+        vectors = self.vectors.export()
         return Fields(
-            self.vectors.export(),
+            vectors if isinstance(vectors, Table) else Placed(vectors, layout.places),
             None if self.wide is None else self.wide.export(),
             onnx_of(self.interaction, inputs, "logit"),
             layout,

@@ -41,11 +41,17 @@ class QuotientRemainder(nn.Module):
         super().__init__()
         self.num_rows, self.dim, self.collisions = num_rows, dim, collisions
         check_counts(self, "num_rows", "dim", "collisions")
-        count = -(-num_rows // collisions)
         std = options.pop("init_scale", 0.01) ** 0.5
-        for name, size in (("quotient", -(-num_rows // count)), ("remainder", count)):
+        shapes = self.shapes(num_rows, dim, collisions)
+        for name, shape in zip(("quotient", "remainder"), shapes, strict=True):
             own = _part_options(name, options) | {"init_scale": std}
-            self.add_module(name, Embedding(size, dim, **own))
+            self.add_module(name, Embedding(*shape, **own))
+
+    @staticmethod
+    def shapes(num_rows: int, dim: int, collisions: int = 4) -> list[tuple[int, int]]:
+        """Return the shapes of both tables."""
+        count = -(-num_rows // collisions)
+        return [(-(-num_rows // count), dim), (count, dim)]
 
     def forward(self, rows: Rows) -> Tensor:
         """Return (..., d) float32 on the CPU, of (...) rows."""
@@ -83,23 +89,32 @@ class MixedDimension(nn.Module):
         super().__init__()
         self.num_rows, self.dim = num_rows, dim
         check_counts(self, "num_rows", "dim")
-        if not blocks > 1 or num_rows < _FALL ** (blocks - 1):
-            raise SpecError(
-                f"blocks is {blocks} for {num_rows} rows: expected 2 or more, and "
-                f"{_FALL}^(blocks - 1) rows"
-            )
-        ends = [num_rows // _FALL ** (blocks - 1 - number) for number in range(blocks)]
-        self.starts = np.array([0, *ends])
-        widths = [max(1, dim // _FALL**number) for number in range(blocks)]
+        shapes = self.shapes(num_rows, dim, blocks)
+        self.starts = np.cumsum([0, *(size for size, _ in shapes)])
         self.blocks = nn.ModuleList(
-            Embedding(int(size), width, **_part_options(f"block{number}", options))
-            for number, (size, width) in enumerate(zip(np.diff(self.starts), widths, strict=True))
+            Embedding(size, width, **_part_options(f"block{number}", options))
+            for number, (size, width) in enumerate(shapes)
         )
         seed = options.get("seed", 0)
-        drawn = [rng(seed, "up", width).standard_normal((width, dim)) for width in widths[1:]]
+        drawn = [rng(seed, "up", width).standard_normal((width, dim)) for _, width in shapes[1:]]
         self.up = nn.ParameterList(
             nn.Parameter(torch.from_numpy(one / len(one) ** 0.5).float()) for one in drawn
         )
+
+    @staticmethod
+    def shapes(num_rows: int, dim: int, blocks: int = 3) -> list[tuple[int, int]]:
+        """Return the shapes of the tables; a projection more is (width, d) of all but the first."""
+        if not blocks > 1 or num_rows < _FALL ** (blocks - 1):
+            raise SpecError(
+                f"blocks is {blocks} for {num_rows} rows: expected 2 or more, and "
+                f"{_FALL}^(blocks - 1) rows; so small a table shares nothing"
+            )
+        ends = [num_rows // _FALL ** (blocks - 1 - number) for number in range(blocks)]
+        widths = [max(1, dim // _FALL**number) for number in range(blocks)]
+        return [
+            (stop - start, width)
+            for start, stop, width in zip([0, *ends[:-1]], ends, widths, strict=True)
+        ]
 
     def forward(self, rows: Rows) -> Tensor:
         """Return (..., d) float32 where the projections are, of (...) rows."""
@@ -142,6 +157,17 @@ def embedding_of(
     if sharing not in kinds:
         raise SpecError(f"sharing is {sharing!r}: expected one of {', '.join(kinds)}")
     return kinds[sharing](num_rows, dim, **options)  # type: ignore[no-any-return]
+
+
+def num_values(sharing: Sharing, num_rows: int, dim: int) -> int:
+    """Return the numbers that ``embedding_of`` learns for N rows and d features."""
+    if sharing == "none":
+        return num_rows * dim
+    kind = QuotientRemainder if sharing == "quotient" else MixedDimension
+    shapes = kind.shapes(num_rows, dim)
+    if kind is MixedDimension:
+        shapes += [(width, dim) for _, width in shapes[1:]]
+    return sum(size * width for size, width in shapes)
 
 
 def _part_options(name: str, options: dict[str, Any]) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from martlet.features import Bag, Category, Cross, Numeric
 from martlet.metrics.labels import label_quality
 from martlet.models.fields import DLRM, DCNv2, DeepFM, WideDeep
 from martlet.models.registry import spec as spec_of
+from martlet.train.embeddings import tables_of
 from martlet.train.field_batches import Events, Rows
 from martlet.train.field_model import FieldNetwork
 from martlet.train.run import Run
@@ -151,6 +152,50 @@ class TestRows:
         scorer = DeepFM(**SMALL, storage=storage).fit(rows, seed=0)
         assert scorer.vectors.storage == ("fp32" if storage == "bf16" else storage)
         assert auc(scorer, rows.test) > auc(DeepFM(**SMALL).fit(rows, seed=0), rows.test) - 0.02
+
+    @pytest.mark.parametrize(("sharing", "most"), [("quotient", 0.28), ("mixed", 0.2)])
+    def test_rows_that_share_take_fewer_bytes_and_learn(self, sharing, most, tmp_path):
+        data = chequered(values=100)
+        given = SMALL | {"dim": 16, "epochs": 25, "patience": 0}
+        plain, shared = (
+            mt.fit(DeepFM(**given, columns=PLAN[:2], sharing=one), data, seed=0)
+            for one in ("none", sharing)
+        )
+        assert shared.scorer.vectors.shape == plain.scorer.vectors.shape
+        own = sum(one.nbytes for one in shared.scorer.vectors.tables().values())
+        up = sum(one.nbytes for n, one in shared.scorer.vectors.tables().items() if n[:2] == "up")
+        assert own - up < most * plain.scorer.vectors.nbytes
+        assert auc(shared.scorer, data.train) > 0.8
+        shared.save(tmp_path / "b")
+        again = mt.load(tmp_path / "b").scorer
+        answers = [one.predict(data.test.columns) for one in (shared.scorer, again)]
+        np.testing.assert_array_equal(*answers)
+
+    @pytest.mark.parametrize("sharing", ["quotient", "mixed"])
+    @pytest.mark.parametrize("family", [WideDeep, DLRM])
+    def test_the_scorer_of_shared_rows_answers_as_the_network(self, family, sharing):
+        data = chequered(200)
+        spec = family(**SMALL | {"epochs": 1}, columns=PLAN, sharing=sharing, storage="int8")
+        source = spec._source(data, 0)
+        network = FieldNetwork(spec, source.layout, 0)
+        network(source.take(np.arange(64), 0)).sum().backward()
+        for table in tables_of(network).values():
+            table.step()
+        network.eval()
+        expected = torch.cat([network(batch) for batch in source.validation()])
+        scorer = network.export(spec, source)
+        found = scorer.predict(data.valid.columns)
+        np.testing.assert_allclose(found, torch.sigmoid(expected).detach(), rtol=1e-4, atol=1e-6)
+        few = scorer.predict(data.valid.take(np.array([7, 3])).columns)
+        np.testing.assert_array_equal(few, found[[7, 3]])
+        parts = (
+            ("quotient", "remainder") if sharing == "quotient" else ("block0", "block1", "block2")
+        )
+        assert set(scorer.lookups) - {"wide"} == {f"vectors.{part}" for part in parts}
+        moved = FieldNetwork(spec, source.layout, 0)
+        names = [name for name in tables_of(moved) if name != "wide"]
+        before, after = (dict(net.state_dict()) for net in (moved, network))
+        assert any(not torch.equal(before[f"{n}.values"], after[f"{n}.values"]) for n in names)
 
     @pytest.mark.parametrize("watched", ["auc", "log-loss"])
     def test_training_ends_when_what_is_watched_falls(self, rows, watched, tmp_path):
@@ -348,9 +393,10 @@ class TestCosts:
         layout = spec._source(data, 0).layout
         assert spec.flops(data) == 3 * 3 * 100 * spec.example_flops(layout)
 
-    def test_bytes_are_those_of_the_tables(self, town):
+    @pytest.mark.parametrize("sharing", ["none", "quotient", "mixed"])
+    def test_bytes_are_those_of_the_tables(self, town, sharing):
         for family in FAMILIES:
-            spec = family(**SMALL | {"epochs": 1}, columns=())
+            spec = family(**SMALL | {"epochs": 1}, columns=(), sharing=sharing)
             tables = spec.fit(town, seed=0).tables().values()
             assert spec.bytes(town.num_items) == sum(table.nbytes for table in tables)
 
@@ -362,6 +408,7 @@ class TestRefused:
             ({"dropout": 1.0}, "dropout is 1.0: expected 0 or more, and below 1"),
             ({"norm": "group"}, "norm is 'group': expected one of none, batch, layer"),
             ({"loss": "hinge"}, "loss is 'hinge': expected one of logistic, squared"),
+            ({"sharing": "half"}, "sharing is 'half': expected one of none, quotient, mixed"),
             ({"watched": "ndcg"}, "watched is 'ndcg': expected one of auc, log-loss"),
             ({"batch": 0}, "batch is 0"),
         ],

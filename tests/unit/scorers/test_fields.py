@@ -2,12 +2,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from martlet.compress.compress import compress
 from martlet.core import CSR, BundleError, Queries, QueryError, Text, Vocabulary, rng
 from martlet.features import Bag, Category, Cross, Features, Numeric
 from martlet.scorers.bundle import Bundle
-from martlet.scorers.field_rows import Layout, mean_of_bags
+from martlet.scorers.field_rows import Layout, in_turn, mean_of_bags
 from martlet.scorers.fields import ARRAYS, Fields, chance, last_events
 from martlet.scorers.storage import read_tensors, write_tensors
 from martlet.scorers.table import Table
@@ -189,6 +191,12 @@ class TestRows:
         np.testing.assert_array_equal(rows[:, 3], rows[:, 1] + width)
         assert layout.num_rows == layout.num_vector_rows + 2 * width
         assert (layout.num_vectors, layout.num_crossed, layout.num_numbers) == (4, 2, 0)
+
+    @given(st.lists(st.integers(1, 9), min_size=1, max_size=6))
+    def test_rows_of_fields_in_turn(self, sizes):
+        rows = [(row, -size, at) for at, size in enumerate(sizes) for row in range(size)]
+        stands = {one: place for place, one in enumerate(sorted(rows))}
+        assert in_turn(sizes).tolist() == [stands[one] for one in rows]
 
     def test_the_mean_of_bags(self):
         found = np.arange(8, dtype=np.float32).reshape(4, 2)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from martlet.core import BundleError, rng
-from martlet.scorers.shared import Mixed, Quotient, shared_of
+from martlet.scorers.shared import Mixed, Placed, Quotient, shared_of
 from martlet.scorers.table import Table
 
 
@@ -59,3 +59,22 @@ def test_rows_by_hand():
 def test_parts_that_do_not_belong_together(tables):
     with pytest.raises(BundleError, match=r"make no shared table: expected quotient"):
         shared_of(tables)
+
+
+@pytest.mark.parametrize(("make", "size"), [(quotient, 13), (mixed, 17)])
+def test_rows_stand_where_their_places_say(make, size):
+    place = rng(0, "places").permutation(size).astype(np.int32)
+    placed = Placed(make(), place)
+    assert placed.shape == (size, 4)
+    np.testing.assert_array_equal(placed.dense(), make().dense()[place])
+    np.testing.assert_array_equal(placed.rows(np.array([4, 0])), make().dense()[place[[4, 0]]])
+    assert placed.nbytes == make().nbytes
+    assert placed.tables().keys() == make().tables().keys()
+
+
+@pytest.mark.parametrize(
+    ("make", "size"), [(quotient, 16), (quotient, 10), (mixed, 16), (mixed, 18)]
+)
+def test_places_of_other_features_are_refused(make, size):
+    with pytest.raises(BundleError, match=f"a shared table has .* rows, its features {size}"):
+        Placed(make(), np.arange(size, dtype=np.int32))
