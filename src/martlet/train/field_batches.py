@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from tempfile import TemporaryFile
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -88,6 +88,7 @@ class Batch:
         wide_rows: (W,) int32 the same of the table of weights.
         label: (N,) float32.
         weight: (N,) float32, or None.
+        done: share of all steps that are taken before it.
     """
 
     parts: list[Part]
@@ -95,6 +96,7 @@ class Batch:
     wide_rows: NDArray[np.int32]
     label: Tensor
     weight: Tensor | None
+    done: float = 0.0
 
     @staticmethod
     def of(
@@ -129,6 +131,8 @@ class Batch:
 
 class Rows:
     """Labelled rows, encoded once: in memory, or in temporary files where there are many."""
+
+    draws: ClassVar[bool] = False  # whether examples of label 0 are drawn: no row tells them
 
     def __init__(self, spec: FieldModel, data: Tabular, seed: int) -> None:
         if not len(data.train):
@@ -192,6 +196,8 @@ class Events:
     An event's history holds what the user met earlier in the train part, nothing of its own moment
     or after it. The examples of an event, itself first, share the user's side.
     """
+
+    draws: ClassVar[bool] = True
 
     def __init__(self, spec: FieldModel, data: Dataset, seed: int) -> None:
         if not len(data.train):
@@ -259,7 +265,9 @@ class Events:
         weight = np.ones(items.shape, np.float32)
         if spec.odds:
             weight[:, 0] = part.weight[events]
-        weight[:, 1:] = (self._met[at] != key) & (drawn != item[:, None])
+        elif spec.weighted:
+            weight *= part.weight[events][:, None]
+        weight[:, 1:] *= (self._met[at] != key) & (drawn != item[:, None])
         length = np.minimum(before - known.indptr[user], spec.max_length)
         indptr = np.concatenate([[0], np.cumsum(length)]).astype(np.int64)
         place = np.arange(indptr[-1]) + np.repeat(before - indptr[1:], length)

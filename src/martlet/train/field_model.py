@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
@@ -26,13 +26,13 @@ from martlet.train.embeddings import Embedding, TableOptimizer
 from martlet.train.export import onnx_of
 from martlet.train.field_batches import Batch, Events, Rows
 from martlet.train.loop import fingerprint, train
-from martlet.train.plan import Plan
+from martlet.train.noise import Noise
 from martlet.train.run import Run
 from martlet.train.sharing import Sharing, embedding_of, num_values
 
 
 @dataclass(frozen=True, kw_only=True)
-class FieldModel(Plan, ABC):
+class FieldModel(Noise, ABC):
     """A model of examples that consist of fields: it learns which of them end well.
 
     Each value of a field has a vector, in one merged table; some models give it a weight of its
@@ -41,6 +41,10 @@ class FieldModel(Plan, ABC):
     On labelled rows (``Tabular``) the fields are the columns. On events (``Dataset``) an event is
     an example that ended well, beside items drawn evenly that the user never met; the fields are
     the item, its catalogue columns, the user's columns, and the last events before this one.
+
+    Labelled rows count by their weights, and each is trusted as far as ``Noise`` says. An event
+    counts by its weight only where ``weighted`` says so, and what is drawn beside it with it; what
+    is drawn is never doubted.
 
     Attributes:
         dim: length of the vectors.
@@ -232,21 +236,36 @@ class _Task:
 
     def __init__(self, spec: FieldModel, network: FieldNetwork, source: Rows | Events) -> None:
         self.spec, self.network, self.source = spec, network, source
+        self._steps = spec.epochs * len(source.batches(0))
         self.figure = "-squared" if spec.loss == "squared" else spec.watched.replace("log", "-log")
 
     def batches(self, epoch: int) -> Sequence[NDArray[np.int64]]:
         return self.source.batches(epoch)
 
     def take(self, batch: NDArray[np.int64], step: int) -> Batch:
-        return self.source.take(batch, step)
+        return replace(self.source.take(batch, step), done=step / self._steps)
 
     def loss(self, tensors: Batch) -> tuple[Tensor, int]:
         label, weight = tensors.label.to(self.network.device), tensors.weight
         weight = None if weight is None else weight.to(self.network.device)
-        of = losses.squared if self.spec.loss == "squared" else losses.logistic
-        if self.spec.odds:
-            of = losses.odds
-        return of(self.network(tensors), label, weight), len(label)
+        of = losses.squared_rows if self.spec.loss == "squared" else losses.logistic_rows
+        terms = of(self.network(tensors), label)
+        if self.spec.doubts:
+            terms = terms * self._trust(terms.detach(), label, tensors.done)
+        if self.spec.odds and weight is not None:
+            # Divided by the rows, not by their weights: a batch with much to weigh would count for
+            # less, and the odds come out too small.
+            return (terms * weight).mean(), len(label)
+        return losses.weighted_mean(terms, weight), len(label)
+
+    def _trust(self, terms: Tensor, label: Tensor, done: float) -> Tensor:
+        """Return (N,) how far each label is trusted, by the (N,) losses; what was drawn is."""
+        trust = torch.ones_like(terms)
+        told = label > 0 if self.source.draws else torch.ones_like(label, dtype=torch.bool)
+        found = self.spec.trust(terms[told], None, done)
+        if found is not None:
+            trust[told] = found
+        return trust
 
     def validate(self) -> float | None:
         """Return the figure over the validation part; None where it says nothing."""

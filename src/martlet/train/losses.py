@@ -23,23 +23,12 @@ def logistic(logit: Tensor, label: Tensor, weight: Tensor | None = None) -> Tens
         label: (B,) chances from 0 to 1, most often one of both.
         weight: (B,) 0 or more; the mean is weighted by it.
     """
-    terms = F.binary_cross_entropy_with_logits(_wide(logit), label, reduction="none")
-    return _mean(terms, weight)
+    return weighted_mean(logistic_rows(logit, label), weight)
 
 
-def odds(logit: Tensor, label: Tensor, weight: Tensor | None = None) -> Tensor:
-    """Return the mean of weight times cross-entropy: e^logit tends to the weighted odds.
-
-    The sum is divided by B, not by the weights of the batch: those with much to weigh would count
-    for less, and the odds come out too small.
-
-    Args:
-        logit: (B,).
-        label: (B,) 0 or 1.
-        weight: (B,) 0 or more.
-    """
-    terms = F.binary_cross_entropy_with_logits(_wide(logit), label, reduction="none")
-    return terms.mean() if weight is None else (terms * weight).mean()
+def logistic_rows(logit: Tensor, label: Tensor) -> Tensor:
+    """Return the (B,) losses that ``logistic`` is the mean of."""
+    return F.binary_cross_entropy_with_logits(_wide(logit), label, reduction="none")
 
 
 def squared(value: Tensor, label: Tensor, weight: Tensor | None = None) -> Tensor:
@@ -50,7 +39,19 @@ def squared(value: Tensor, label: Tensor, weight: Tensor | None = None) -> Tenso
         label: (B,).
         weight: (B,) 0 or more; the mean is weighted by it.
     """
-    return _mean((_wide(value) - label) ** 2, weight)
+    return weighted_mean(squared_rows(value, label), weight)
+
+
+def squared_rows(value: Tensor, label: Tensor) -> Tensor:
+    """Return the (B,) losses that ``squared`` is the mean of."""
+    return (_wide(value) - label) ** 2
+
+
+def weighted_mean(terms: Tensor, weight: Tensor | None) -> Tensor:
+    """Return the mean of (B,) losses by (B,) weights of 0 or more."""
+    if weight is None:
+        return terms.mean()
+    return (terms * weight).sum() / weight.sum().clamp_min(torch.finfo(terms.dtype).tiny)
 
 
 def bpr(positive: Tensor, negative: Tensor, mean: Mean = torch.mean) -> Tensor:
@@ -153,12 +154,6 @@ def sampled_softmax(
 def _wide(scores: Tensor) -> Tensor:
     """Return half precision, which products may be taken in, as float32: losses are not."""
     return scores.float() if scores.element_size() < 4 else scores
-
-
-def _mean(terms: Tensor, weight: Tensor | None) -> Tensor:
-    if weight is None:
-        return terms.mean()
-    return (terms * weight).sum() / weight.sum().clamp_min(torch.finfo(terms.dtype).tiny)
 
 
 class _Softmax(torch.autograd.Function):
