@@ -16,17 +16,16 @@ from martlet.core.queries import is_missing
 from martlet.features import Encoded, Features, Ragged
 from martlet.scorers.field_rows import Layout, Side, join, mean_of_bags
 from martlet.scorers.reasons import left_out_reasons
-from martlet.scorers.runtime import Runtime
 from martlet.scorers.shared import Placed, shared_of
 from martlet.scorers.shown import topk_scores
 from martlet.scorers.storage import read_tensors, write_tensors
 from martlet.scorers.table import Table, check_csr, tables_under
+from martlet.scorers.tiles import Tiles
 
 NETWORK, ARRAYS = "fields.onnx", "features.safetensors"
 F32 = NDArray[np.float32]
-_TILE = 256
 _LARGEST = np.float32(80)  # of a logit whose odds float32 still holds
-_PAIRS = 64 * _TILE  # looked up at a time
+_PAIRS = 1 << 14  # looked up at a time
 
 
 class _Looked(NamedTuple):
@@ -45,8 +44,8 @@ class Fields:
     """Scores an example by its fields: wide weights are summed, vectors go through a network.
 
     The network takes ``vectors`` (N, K, d) and, where there are any, ``numbers`` (N, M), float32,
-    and gives (N,) logits. Examples are run in tiles of one size, so neither the batch nor the
-    number of candidates touches a digit. A bag's vector is the mean of its rows'.
+    and gives (N,) logits. Examples are run in ``Tiles``, so neither the batch nor the number of
+    candidates touches a digit. A bag's vector is the mean of its rows'.
 
     Fitted on labelled rows it has one side and answers ``predict``. Fitted on events it has two,
     of the item and of the user, whose history is a bag, and ranks the catalogue.
@@ -96,9 +95,9 @@ class Fields:
         return len(self.network)
 
     @cached_property
-    def _runtime(self) -> Runtime:
-        ranks = {"vectors": 3, "numbers": 2} if self.layout.num_numbers else {"vectors": 3}
-        return Runtime(self.network, ranks)
+    def _tiles(self) -> Tiles:
+        numbers = {"numbers": 2} if self.layout.num_numbers else {}
+        return Tiles(self.network, {"vectors": 3, **numbers})
 
     def predict(self, columns: Mapping[str, Any]) -> F32:
         """Return (N,) float32 chances of rows of columns; numbers or odds where ``loss`` says so.
@@ -172,19 +171,12 @@ class Fields:
         return _Looked(join(parts), wide, encoded.numbers)
 
     def _logits(self, sides: Sequence[_Looked]) -> F32:
-        """Return (N,) logits of the examples, tile by tile."""
-        size = len(sides[0].wide)
-        logits = np.empty(size, np.float32)
-        vectors = np.zeros((_TILE, self.layout.num_vectors, self.vectors.shape[1]), np.float32)
-        numbers = np.zeros((_TILE, self.layout.num_numbers), np.float32)
-        tile = {"vectors": vectors, "numbers": numbers} if numbers.size else {"vectors": vectors}
-        for start in range(0, size, _TILE):
-            part = slice(start, min(start + _TILE, size))
-            count = part.stop - start
-            vectors[:count] = join([side.vectors[part] for side in sides])
-            numbers[:count] = join([side.numbers[part] for side in sides])
-            deep = self._runtime.run(**tile).reshape(-1)[:count]
-            logits[part] = deep + sum(side.wide[part] for side in sides)
+        """Return (N,) logits of the examples."""
+        given = {"vectors": join([side.vectors for side in sides])}
+        if self.layout.num_numbers:
+            given["numbers"] = join([side.numbers for side in sides])
+        logits = self._tiles.run(**given)
+        logits += sum(side.wide for side in sides)
         return logits
 
     def topk(self, queries: Queries, k: int) -> Ranking:

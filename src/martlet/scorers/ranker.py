@@ -15,12 +15,12 @@ from martlet.core import BundleError, Queries, QueryError, Ranking, Reason
 from martlet.core.queries import is_missing
 from martlet.scorers.projections import Projection, projection_from
 from martlet.scorers.reasons import left_out_reasons
-from martlet.scorers.runtime import Runtime
 from martlet.scorers.shown import topk_scores
 from martlet.scorers.table import Table, tables_under
+from martlet.scorers.tiles import Tiles
 
 RANKER = "ranker.onnx"
-_TILE = 256
+_PAIRS = 1 << 14  # looked up at a time
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,8 +28,8 @@ class Ranker:
     """Scores a (query, item) pair by a network over the features of both.
 
     The network takes ``user`` (N, d_user + contexts) and ``item`` (N, d_item), float32, a row a
-    pair, and gives (N,) or (N, 1) logits. Pairs are run in tiles of one size, so neither the batch
-    nor the number of candidates touches a digit.
+    pair, and gives (N,) or (N, 1) logits. Pairs are run in ``Tiles``, so neither the batch nor the
+    number of candidates touches a digit.
 
     Attributes:
         items: (n, d_item) features of the items.
@@ -59,8 +59,8 @@ class Ranker:
         return len(self.network)
 
     @cached_property
-    def _runtime(self) -> Runtime:
-        return Runtime(self.network, {"user": 2, "item": 2})
+    def _tiles(self) -> Tiles:
+        return Tiles(self.network, {"user": 2, "item": 2})
 
     def knows(self, queries: Queries) -> NDArray[np.bool_]:
         """Return (B,) bool: the queries with features of their own."""
@@ -80,12 +80,9 @@ class Ranker:
         user = self._features(queries)
         scores = np.full(candidates.shape, -np.inf, np.float32)
         query, place = np.nonzero(candidates >= 0)
-        tile = np.zeros((_TILE, user.shape[1]), np.float32)
-        other = np.zeros((_TILE, self.items.shape[1]), np.float32)
-        for start in range(0, len(query), _TILE):
-            q, p = query[start : start + _TILE], place[start : start + _TILE]
-            tile[: len(q)], other[: len(q)] = user[q], self.items.rows(candidates[q, p])
-            scores[q, p] = self._runtime.run(user=tile, item=other).reshape(-1)[: len(q)]
+        for start in range(0, len(query), _PAIRS):
+            q, p = query[start : start + _PAIRS], place[start : start + _PAIRS]
+            scores[q, p] = self._tiles.run(user=user[q], item=self.items.rows(candidates[q, p]))
         return scores
 
     def _features(self, queries: Queries) -> NDArray[np.float32]:
