@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from martlet.core.checks import check_counts as check_counts
     from martlet.core.checks import check_dropout as check_dropout
+    from martlet.core.checks import settle as settle
+    from martlet.core.checks import spelled as spelled
     from martlet.core.columns import Array as Array
     from martlet.core.columns import Column as Column
     from martlet.core.columns import Text as Text
@@ -47,7 +49,7 @@ if TYPE_CHECKING:
     from martlet.core.vocabulary import Vocabulary as Vocabulary
 
 _HOME = {
-    "checks": ("check_counts", "check_dropout"),
+    "checks": ("check_counts", "check_dropout", "settle", "spelled"),
     "columns": ("Array", "Column", "Text", "flatten", "unflatten"),
     "csr": ("CSR",),
     "dataset": ("Dataset",),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from martlet.core import Dataset, SpecError, check_counts, num_threads, rng
+from martlet.core import Dataset, SpecError, check_counts, num_threads, rng, settle
 from martlet.scorers.factors import Factors
 from martlet.scorers.projections import Lookup
 from martlet.scorers.table import Table
@@ -37,6 +37,7 @@ class BPR:
     epochs: int = 60
 
     def __post_init__(self) -> None:
+        settle(self)
         check_counts(self, "dim", "epochs")
         if not 0 < self.rate < math.inf:
             raise SpecError(f"rate is {self.rate}: expected a finite number above 0")

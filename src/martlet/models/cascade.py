@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from martlet.core import Dataset, SpecError, check_counts
+from martlet.core import Dataset, SpecError, check_counts, settle
 from martlet.models.registry import spec, spec_class
 from martlet.scorers.cascade import Cascade as Pair
 
@@ -39,6 +39,7 @@ class Cascade:
     accepts: ClassVar[tuple[str, ...]] = ("run",)
 
     def __post_init__(self) -> None:
+        settle(self)
         check_counts(self, "depth")
 
     @property

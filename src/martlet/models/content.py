@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from martlet.core import Column, DataError, Dataset, SpecError, Text, check_counts, rng
+from martlet.core import Column, DataError, Dataset, SpecError, Text, check_counts, rng, settle
 from martlet.scorers.alike import WORD
 from martlet.scorers.factors import Factors
 from martlet.scorers.projections import LinearFold
@@ -49,6 +49,7 @@ class Content:
     max_share: float = 0.5
 
     def __post_init__(self) -> None:
+        settle(self)
         check_counts(self, "dim", "min_items")
         if not 0 < self.max_share <= 1:
             raise SpecError(f"max_share is {self.max_share}: expected above 0, and at most 1")

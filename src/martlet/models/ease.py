@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from martlet.core import CSR, Dataset, SpecError, check_counts, check_memory, num_threads
+from martlet.core import CSR, Dataset, SpecError, check_counts, check_memory, num_threads, settle
 from martlet.scorers.item_item import ItemItem
 from martlet.scorers.table import Table
 
@@ -46,6 +46,7 @@ class EASE:
     memory_mb: float = 4000.0
 
     def __post_init__(self) -> None:
+        settle(self)
         if not self.reg > 0:
             raise SpecError(f"reg is {self.reg}: expected a number above 0")
         if not 0 <= self.user_exponent <= 2:

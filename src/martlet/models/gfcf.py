@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from martlet.core import CSR, Dataset, SpecError, num_threads, rng
+from martlet.core import CSR, Dataset, SpecError, num_threads, rng, settle
 from martlet.scorers.item_item import ItemItem, LowRank
 from martlet.scorers.table import Table
 
@@ -38,6 +38,7 @@ class GFCF:
     keep: int = 400
 
     def __post_init__(self) -> None:
+        settle(self)
         if self.rank < 1 or self.keep < 1:
             raise SpecError(f"rank {self.rank}, keep {self.keep}: expected whole numbers above 0")
         if not self.ideal >= 0:

@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from martlet.core import CSR, Dataset, SpecError, check_counts, check_memory, num_threads, rng
+from martlet.core import (
+    CSR,
+    Dataset,
+    SpecError,
+    check_counts,
+    check_memory,
+    num_threads,
+    rng,
+    settle,
+)
 from martlet.scorers.factors import Factors
 from martlet.scorers.projections import IALSFold
 from martlet.scorers.table import Table
@@ -59,6 +68,7 @@ class IALS:
     weighted: bool = False
 
     def __post_init__(self) -> None:
+        settle(self)
         check_counts(self, "dim", "iterations", "steps")
         for name in ("reg", "unobserved_weight"):
             if getattr(self, name) is not None and not getattr(self, name) > 0:

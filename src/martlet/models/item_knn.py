@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from martlet.core import CSR, Dataset, SpecError, check_counts, num_threads
+from martlet.core import CSR, Dataset, SpecError, check_counts, num_threads, settle
 from martlet.scorers.item_item import ItemItem
 from martlet.scorers.table import Table
 
@@ -43,11 +43,10 @@ class ItemKNN:
     weighted: bool = False
 
     def __post_init__(self) -> None:
+        settle(self)
         check_counts(self, "neighbours")
         if not self.shrink >= 0:
             raise SpecError(f"shrink is {self.shrink}: expected a number of at least 0")
-        if self.weighting not in ("none", "tf-idf", "bm25"):
-            raise SpecError(f"weighting is {self.weighting!r}: expected none, tf-idf or bm25")
 
     def fit(self, dataset: Dataset, *, seed: int = 0) -> ItemItem:
         """Return the nearest neighbours of each item.

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from martlet.core import CSR, Dataset, SpecError, check_counts, num_threads, rng
+from martlet.core import CSR, Dataset, SpecError, check_counts, num_threads, rng, settle
 from martlet.kernels.parallel import spread
 from martlet.scorers.factors import Factors
 from martlet.scorers.projections import Lookup
@@ -74,6 +74,7 @@ class MatrixFactorization:
     biases: bool = False
 
     def __post_init__(self) -> None:
+        settle(self)
         check_counts(self, "dim", "epochs", "negatives")
         for name in ("rate", "scale"):
             if not 0 < getattr(self, name) < math.inf:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from martlet.core import DataError, Dataset, SpecError
+from martlet.core import DataError, Dataset, SpecError, settle
 from martlet.scorers.popular import Popular
 from martlet.scorers.table import Table
 
@@ -30,6 +30,7 @@ class Popularity:
     weighted: bool = False
 
     def __post_init__(self) -> None:
+        settle(self)
         if self.half_life_days is not None and not self.half_life_days > 0:
             raise SpecError(
                 f"half_life_days is {self.half_life_days}: expected a number of days above 0, "

@@ -10,7 +10,7 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any, get_args, get_type_hints
 
-from martlet.core import Spec, SpecError
+from martlet.core import Spec, SpecError, spelled
 
 _OWN = {
     "popularity": "martlet.models.popularity:Popularity",
@@ -109,12 +109,6 @@ def _convert(name: str, key: str, value: Any, wanted: Any) -> Any:
     if type(value) is int and int not in options and float in options:
         value = float(value)
     if value not in options and type(value) not in options:
-        choices = " or ".join(_word(option) for option in options)
+        choices = " or ".join(map(spelled, options))
         raise SpecError(f"{key} of {name} is {value!r}: expected {choices}")
     return value
-
-
-def _word(option: Any) -> str:
-    """Return how an allowed type or value is spelled."""
-    words = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
-    return words.get(option, "none" if option is type(None) else str(option))

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from martlet.core import SpecError, check_counts
+from martlet.core import SpecError, check_counts, settle
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +41,7 @@ class Plan:
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "fp32"
 
     def __post_init__(self) -> None:
+        settle(self)
         check_counts(self, "epochs")
         if not self.rate > 0:
             raise SpecError(f"rate is {self.rate}: expected a number above 0")
@@ -49,10 +50,6 @@ class Plan:
                 raise SpecError(f"{name} is {getattr(self, name)}: expected 0 or more")
         if not 0 <= self.warmup < 1:
             raise SpecError(f"warmup is {self.warmup}: expected a share of the steps, 0 to 1")
-        if self.precision not in ("auto", "fp32", "bf16", "fp16"):
-            raise SpecError(
-                f"precision is {self.precision!r}: expected one of auto, fp32, bf16, fp16"
-            )
 
     def share(self, step: int, total: int, stale: int) -> float:
         """Return the share of the rate that the schedule leaves.

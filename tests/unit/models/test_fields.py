@@ -452,7 +452,9 @@ class TestRefused:
     def test_what_makes_no_sense_for_products(self):
         with pytest.raises(SpecError, match="rank is -1: expected 0 or more"):
             DCNv2(rank=-1)
-        with pytest.raises(SpecError, match="structure is 'tower': expected parallel or stacked"):
+        with pytest.raises(
+            SpecError, match="structure is 'tower': expected one of parallel, stacked"
+        ):
             DCNv2(structure="tower")
         with pytest.raises(SpecError, match="crosses is 0"):
             DCNv2(crosses=0)

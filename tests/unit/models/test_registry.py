@@ -1,7 +1,9 @@
 """Specs by name, and what they are fitted into."""
 
+import json
 import re
 import sys
+from dataclasses import asdict, fields
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from martlet.models.ease import EASE
 from martlet.models.fit import fit
 from martlet.models.item_knn import ItemKNN
 from martlet.models.popularity import Popularity
-from martlet.models.registry import name_of, names, spec
+from martlet.models.registry import name_of, names, spec, spec_class
 
 
 def dataset():
@@ -130,3 +132,38 @@ def test_a_model_whose_library_is_missing_says_what_to_install(monkeypatch):
     monkeypatch.delitem(sys.modules, "martlet.train.next_item", raising=False)
     with pytest.raises(SpecError, match=r"pip install 'martlet\[deep\]'"):
         spec("sasrec")
+
+
+FIELDS = [(name, field) for name in names() for field in fields(spec_class(name)) if field.init]
+
+
+@pytest.mark.parametrize(("name", "field"), FIELDS, ids=lambda one: getattr(one, "name", one))
+def test_a_hyper_parameter_of_another_type_is_refused_at_once(name, field):
+    def given(value):
+        return spec_class(name)(**{field.name: value})
+
+    for wrong in ({}, object(), b"text", 1j, *([] if isinstance(field.default, str) else ["x"])):
+        with pytest.raises(SpecError, match=f"^{field.name} is .*: expected "):
+            given(wrong)
+    assert type(getattr(given(field.default), field.name)) is type(field.default)
+
+
+@pytest.mark.parametrize("name", names())
+def test_numbers_of_numpy_become_plain_ones(name):
+    cls = spec_class(name)
+    kinds = {int: np.int64, float: np.float64}
+    plain = {f.name: f.default for f in fields(cls) if type(f.default) in kinds}
+    one = cls(**{key: kinds[type(value)](value) for key, value in plain.items()})
+    assert {key: type(getattr(one, key)) for key in plain} == {k: type(v) for k, v in plain.items()}
+    assert one == cls()
+    json.dumps(asdict(one))
+
+
+def test_a_whole_number_stands_for_any_and_a_word_for_none():
+    assert type(spec_class("sasrec")(rate=1).rate) is float
+    with pytest.raises(SpecError, match="optimizer is 'foo': expected one of adam, adamw, sgd"):
+        spec_class("sasrec")(optimizer="foo")
+    with pytest.raises(SpecError, match=r"rate is 1000.*: expected a number"):
+        spec_class("sasrec")(rate=10**400)
+    with pytest.raises(SpecError, match="neighbours is True: expected a whole number or none"):
+        spec_class("ease")(neighbours=True)
