@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from martlet.core import SpecError, check_counts
 from martlet.train.field_model import FieldModel
+from martlet.train.structure import Group, chain
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,6 +124,10 @@ class Deep(nn.Module):
         self.out = nn.Linear(spec.hidden, 1)
         self.linear = nn.Linear(num_numbers, 1, bias=False) if num_numbers else None
 
+    def prunable(self) -> dict[str, list[Group]]:
+        """Return what can be left out of it."""
+        return {"units": chain(deep=self.deep, out=self.out)}
+
     def forward(self, vectors: Tensor, numbers: Tensor | None = None) -> Tensor:
         """Return (N,) logits, of (N, K, d) and (N, M)."""
         logit: Tensor = self.out(self.deep(flat(vectors, numbers)))
@@ -151,6 +156,10 @@ class Crossed(nn.Module):
         self.deep = layers(spec, width)
         self.parallel = spec.structure == "parallel"
         self.out = nn.Linear(spec.hidden + self.parallel * width, 1)
+
+    def prunable(self) -> dict[str, list[Group]]:
+        """Return what can be left out of it."""
+        return {"units": chain(deep=self.deep, out=self.out)}
 
     def forward(self, vectors: Tensor, numbers: Tensor | None = None) -> Tensor:
         """Return (N,) logits, of (N, K, d) and (N, M)."""
@@ -190,6 +199,11 @@ class Pairs(nn.Module):
         self.register_buffer("pair", row * count + column, persistent=False)
         self.top = layers(spec, len(row) + spec.dim * (num_numbers > 0))
         self.out = nn.Linear(spec.hidden, 1)
+
+    def prunable(self) -> dict[str, list[Group]]:
+        """Return what can be left out of it."""
+        bottom = [] if self.bottom is None else chain(bottom=self.bottom)
+        return {"units": [*bottom, *chain(top=self.top, out=self.out)]}
 
     def forward(self, vectors: Tensor, numbers: Tensor | None = None) -> Tensor:
         """Return (N,) logits, of (N, K, d) and (N, M)."""

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from martlet.core import check_counts
 from martlet.train.next_item import NextItem
+from martlet.train.structure import Cut, Group
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +45,19 @@ class Encoder(nn.Module):
         super().__init__()
         self.recurrent = nn.GRU(spec.dim, spec.hidden, spec.layers, batch_first=True)
         self.back = nn.Linear(spec.hidden, spec.dim)
+
+    def prunable(self) -> dict[str, list[Group]]:
+        """Return what can be left out of it: as many units of each layer, for all are as wide."""
+        size, found = self.recurrent.hidden_size, []
+        for layer in range(self.recurrent.num_layers):
+            gates = [f"recurrent.{kind}_l{layer}" for kind in ("weight_hh", "bias_hh")]
+            gates += [f"recurrent.{kind}_l{layer}" for kind in ("weight_ih", "bias_ih")]
+            last = layer + 1 == self.recurrent.num_layers
+            after = "back.weight" if last else f"recurrent.weight_ih_l{layer + 1}"
+            cuts = [Cut.of(name, size, parts=3) for name in gates]
+            cuts += [Cut.of(name, size, axis=1) for name in (gates[0], after)]
+            found.append(tuple(cuts))
+        return {"units": found}
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (B, L, d) of (B, L, d)."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,7 @@ from torch.nn import functional as F
 
 from martlet.core import SpecError, check_counts
 from martlet.train.next_item import NextItem
+from martlet.train.structure import Cut, Group
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,24 +49,40 @@ class HSTU(NextItem):
 class Block(nn.Module):
     """One unit: four projections, attention by SiLU, a gate, a residual."""
 
+    residual: ClassVar[bool] = True
+
     def __init__(self, spec: HSTU) -> None:
         super().__init__()
-        self.heads, self.length, self.dropout = spec.heads, spec.max_length, spec.dropout
+        self.length, self.dropout = spec.max_length, spec.dropout
+        self.width = spec.dim // spec.heads
         self.norm, self.norm2 = nn.LayerNorm(spec.dim), nn.LayerNorm(spec.dim)
         self.parts, self.joined = nn.Linear(spec.dim, 4 * spec.dim), nn.Linear(spec.dim, spec.dim)
         self.apart = nn.Parameter(torch.randn(spec.heads, spec.max_length) * 0.02)
 
+    def prunable(self) -> dict[str, list[Group]]:
+        """Return what can be left out of it."""
+        heads, width = len(self.apart), self.width
+        own = (
+            Cut.of("parts.weight", heads, parts=4, width=width),
+            Cut.of("parts.bias", heads, parts=4, width=width),
+            Cut.of("apart", heads),
+            Cut.of("norm2.weight", heads, width=width),
+            Cut.of("norm2.bias", heads, width=width),
+            Cut.of("joined.weight", heads, axis=1, width=width),
+        )
+        return {"heads": [own]}
+
     def forward(self, x: Tensor) -> Tensor:
         """Return (B, L, d) of (B, L, d)."""
-        batch, length, d = x.shape
+        (batch, length, _), inner = x.shape, self.joined.in_features
         parts = F.silu(self.parts(self.norm(x)))
-        gate, value, query, key = parts.view(batch, length, 4, self.heads, -1).permute(
+        gate, value, query, key = parts.view(batch, length, 4, -1, self.width).permute(
             2, 0, 3, 1, 4
         )
         step = torch.arange(length, device=x.device)
         back = step[:, None] - step
         bias = self.apart[:, back.clamp(min=0)]
         found = F.silu(query @ key.transpose(2, 3) + bias) * (back >= 0) / self.length
-        joined = (found @ value).transpose(1, 2).reshape(batch, length, d)
-        gated = self.norm2(joined) * gate.transpose(1, 2).reshape(batch, length, d)
+        joined = (found @ value).transpose(1, 2).reshape(batch, length, inner)
+        gated = self.norm2(joined) * gate.transpose(1, 2).reshape(batch, length, inner)
         return x + F.dropout(self.joined(gated), self.dropout if self.training else 0.0)

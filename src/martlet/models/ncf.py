@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from martlet.core import (
     CSR,
@@ -19,12 +18,11 @@ from martlet.core import (
     SpecError,
     check_counts,
     check_dropout,
-    num_threads,
     rng,
 )
-from martlet.kernels.pairs import pair_dots, pair_slopes
 from martlet.kernels.unmet import draw_unmet
 from martlet.metrics import Tally
+from martlet.scorers.bundle import Bundle
 from martlet.scorers.projections import Lookup
 from martlet.scorers.ranker import Ranker
 from martlet.scorers.shown import best_of_all
@@ -34,12 +32,14 @@ from martlet.train.device import device_of
 from martlet.train.embeddings import Embedding, TableOptimizer
 from martlet.train.export import onnx_of
 from martlet.train.loop import fingerprint, train
+from martlet.train.pair_products import pair_products, shrunk
 from martlet.train.plan import Plan
 from martlet.train.run import Run
+from martlet.train.stand_in import stand_in
+from martlet.train.structure import Group, chain, tables_from, take_over
+from martlet.train.transfer import check_same_rows
 
-F32 = NDArray[np.float32]
 _K = 10
-_RIDGE = 0.01  # of the mean square that a direction has
 _START = 0.05  # standard deviation of the first vectors
 _ASKED = 500  # users of the validation part whose whole catalogue is ranked after an epoch
 _PAIRS = 1 << 17  # that are scored at a time there
@@ -90,7 +90,7 @@ class NCF(Plan):
     table_optimizer: TableOptimizer = "adam"
     table_rate: float = 1e-3
     epochs: int = 20
-    accepts: ClassVar[tuple[str, ...]] = ("run",)
+    accepts: ClassVar[tuple[str, ...]] = ("init", "run")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -127,21 +127,57 @@ class NCF(Plan):
         own = 0 if self.kind == "gmf" else sum(p.numel() for p in _hidden(self).parameters())
         return 4 * (2 * num_items * sum(self.split) + own)
 
-    def fit(self, dataset: Dataset, *, seed: int = 0, run: Run | None = None) -> Ranker:
+    def fit(
+        self,
+        dataset: Dataset,
+        *,
+        seed: int = 0,
+        init: Bundle | None = None,
+        run: Run | None = None,
+    ) -> Ranker:
         """Return the trained network over a vector a user and a vector an item.
 
         Raises:
             DataError: the train part holds nothing.
+            SpecError: an ``init`` of another shape, or of other users or items.
             Diverged: the loss is no finite number.
         """
         if not dataset.train.matrix.nnz:
             raise DataError("the train part has no event: there is nothing to learn from")
         torch.manual_seed(seed)
-        network = Pairs(self, dataset.num_users, dataset.num_items, seed)
-        task = _Task(self, network.to(device_of(self.device)), dataset, seed)
-        key = fingerprint(type(self).__name__, asdict(self), seed, dataset.train.hash)
+        if init is None:
+            network = Pairs(self, dataset.num_users, dataset.num_items, seed)
+        else:
+            check_same_rows(init, dataset)
+            network = self.restore(init)
+        task = self.task(network.to(device_of(self.device)), dataset, seed)
+        origin = None if init is None else init.id
+        key = fingerprint(type(self).__name__, asdict(self), seed, dataset.train.hash, origin)
         train(task, self, seed=seed, key=key, run=run)
         return network.export(dataset.train.matrix)
+
+    def restore(self, bundle: Bundle) -> Pairs:
+        """Return the network of a bundle that was fitted with this spec, to train or to prune on.
+
+        The perceptron's first layer was made one with the vectors: it starts as the identity.
+
+        Raises:
+            SpecError: a bundle of another shape.
+        """
+        network = Pairs(self, len(bundle.users), len(bundle.items), 0)
+        network.take(bundle)
+        return network
+
+    def export(self, network: Pairs, bundle: Bundle) -> Ranker:
+        """Return the scorer of what was restored from ``bundle``."""
+        met, size = bundle.histories, len(bundle.items)
+        key = np.unique(met.row_numbers().astype(np.int64) * size + met.indices)
+        ones = np.ones(len(key), np.float32)
+        return network.export(CSR.from_pairs(key // size, key % size, ones, (met.num_rows, size)))
+
+    def task(self, network: Pairs, dataset: Dataset, seed: int) -> _Task:
+        """Return the training of a network, as the loop sees it."""
+        return _Task(self, network, dataset, seed)
 
 
 class Pairs(nn.Module):
@@ -167,7 +203,7 @@ class Pairs(nn.Module):
         sides = {"user": num_users, "item": num_items}
         self.product = nn.ModuleDict({side: table(n, dim) for side, n in sides.items() if dim})
         self.read = nn.ModuleDict({side: table(n, inner) for side, n in sides.items() if inner})
-        self.dim = dim
+        self.dim, self.inner = dim, inner
         self.register_buffer("here", torch.zeros(0), persistent=False)  # tells the device
         self.first = nn.ModuleDict(
             {side: nn.Linear(inner, inner, side == "user") for side in sides if inner}
@@ -179,12 +215,47 @@ class Pairs(nn.Module):
         """Where the dense arithmetic runs."""
         return self.here.device
 
+    @property
+    def core(self) -> nn.Module | None:
+        """What a bundle keeps the parameters of beside the vectors; None where there is nothing."""
+        return self.hidden
+
+    @torch.no_grad()
+    def take(self, bundle: Bundle) -> None:
+        """Take over a bundle's vectors and perceptron, or what pruning left of it.
+
+        Raises:
+            SpecError: they are of another shape.
+        """
+        scorer: Any = bundle.scorer
+        try:
+            projection = getattr(scorer, "projection", None)
+            if not isinstance(projection, Lookup) or scorer.items.shape[1] != (
+                self.dim + self.inner
+            ):
+                raise SpecError(f"it has no vectors of length {self.dim + self.inner}")
+            if self.hidden is not None:
+                take_over(self.hidden, scorer.parameters)
+        except SpecError as error:
+            raise SpecError(
+                f"the bundle to start from is {type(scorer).__name__} of other parameters: "
+                f"expected one of ncf, of the same kind and widths ({error})"
+            ) from error
+        for side, table in (("user", projection.users), ("item", scorer.items)):
+            vectors = table.dense()
+            for parts, own in ((self.product, vectors[:, : self.dim]),
+                               (self.read, vectors[:, self.dim :])):  # fmt: skip
+                if own.shape[1]:
+                    parts.get_submodule(side).take(own)  # type: ignore[operator]
+        for name, p in self.first.named_parameters():
+            (nn.init.eye_ if name.endswith("weight") else nn.init.zeros_)(p)
+
     def forward(self, users: Tensor, items: Tensor) -> Tensor:
         """Return (B, C) logits of user rows (B,) and item rows (B, C)."""
         parts = []
         if self.product:
             of_users, of_items = self._vectors(self.product, users, items)
-            parts.append(_dots(of_users, of_items))
+            parts.append(pair_products(of_users, of_items))
         if self.hidden is not None:
             of_users, of_items = self._vectors(self.read, users, items)
             both = self.first["user"](of_users)[:, None] + self.first["item"](of_items)
@@ -196,7 +267,7 @@ class Pairs(nn.Module):
         pairs = items.numel()
         times = {"user": self.reg * items.shape[1] / pairs, "item": self.reg / pairs}
         return [
-            _Shrunk.apply(tables[side](rows).to(self.device), times[side])  # type: ignore[no-untyped-call]
+            shrunk(tables[side](rows).to(self.device), times[side])
             for side, rows in (("user", users), ("item", items))
         ]
 
@@ -221,10 +292,7 @@ class Pairs(nn.Module):
         width = items.shape[1]
         asked = {"user": torch.zeros(2, width), "item": torch.zeros(2, width)}
         network = onnx_of(Joined(self.dim, self.hidden).eval(), asked, "logit")
-        weights: dict[str, Table] = {}
-        if self.hidden is not None:
-            for name, p in self.hidden.named_parameters():
-                weights[name] = Table.of(p.detach().numpy().reshape(len(p), -1))
+        weights = {} if self.hidden is None else tables_from(self.hidden)
         history = stand_in(users, met)
         users[met.lengths == 0] = 0  # of whom nothing was observed nothing is known
         return Ranker(
@@ -252,75 +320,21 @@ class Joined(nn.Module):
         return logit + deep[..., 0]
 
 
-def _hidden(spec: NCF) -> nn.Sequential:
+class Perceptron(nn.Sequential):
+    """Layers from the sum of what is known of a user and of an item to a logit."""
+
+    def prunable(self) -> dict[str, list[Group]]:
+        """Return what can be left out of it."""
+        return {"units": chain(**dict(self.named_children()))}
+
+
+def _hidden(spec: NCF) -> Perceptron:
     """Return the perceptron from the sum of its first layer's parts to a logit."""
     widths = [spec.inner >> at for at in range(spec.layers)]
     found: list[nn.Module] = [nn.ReLU(), nn.Dropout(spec.dropout)]
     for wide, narrow in itertools.pairwise(widths):
         found += [nn.Linear(wide, narrow), nn.ReLU(), nn.Dropout(spec.dropout)]
-    return nn.Sequential(*found, nn.Linear(widths[-1], 1))
-
-
-class _Shrunk(torch.autograd.Function):
-    """Vectors as they are, pulled towards 0 by so much of them in the backward pass."""
-
-    @staticmethod
-    def forward(ctx: Any, vectors: Tensor, strength: float) -> Tensor:
-        ctx.strength = strength
-        if strength:
-            ctx.save_for_backward(vectors)
-        return vectors.view_as(vectors)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        if ctx.strength:  # in place: it was made for these vectors, which only one thing reads
-            gradient = gradient.add_(ctx.saved_tensors[0], alpha=ctx.strength)
-        return gradient, None
-
-
-class _Dots(torch.autograd.Function):
-    """Products of (B, d) with (B, C, d) by the kernel, where torch would make B small matrices."""
-
-    @staticmethod
-    def forward(ctx: Any, users: Tensor, items: Tensor) -> Tensor:
-        ctx.save_for_backward(users, items)
-        return torch.from_numpy(pair_dots(users.numpy(), items.numpy(), num_threads()))
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
-        users, items = (tensor.numpy() for tensor in ctx.saved_tensors)
-        slopes = pair_slopes(users, items, gradient.contiguous().numpy(), num_threads())
-        return torch.from_numpy(slopes[0]), torch.from_numpy(slopes[1])
-
-
-def _dots(users: Tensor, items: Tensor) -> Tensor:
-    if users.device.type != "cpu":
-        return torch.einsum("bd,bcd->bc", users, items)
-    return _Dots.apply(users, items)  # type: ignore[no-any-return, no-untyped-call]
-
-
-def stand_in(users: F32, met: CSR) -> F32:
-    """Return (n, d) vectors of items whose mean over a history stands for a user's own.
-
-    The vector of an item is the mean of those who met it, by the affine map through which the means
-    over the histories of the known users come closest to their own vectors. O(nnz d + users d^2).
-    """
-    import scipy.sparse as sp
-
-    known, dim = met.lengths > 0, users.shape[1]
-    ones = np.ones(met.nnz, np.float32)
-    matrix = sp.csr_matrix((ones, met.indices, met.indptr), (met.num_rows, met.num_cols))
-    count = np.maximum(np.bincount(met.indices, minlength=met.num_cols), 1)
-    items = (matrix.T @ users) / count[:, None]
-    folded = ((matrix @ items)[known] / met.lengths[known, None]).astype(np.float64)
-    centre, own = folded.mean(0), users[known].mean(0, dtype=np.float64)
-    folded -= centre
-    square = folded.T @ folded
-    square += (_RIDGE * np.trace(square) / dim + 1e-9) * np.eye(dim)
-    change = np.linalg.solve(square, folded.T @ (users[known] - own))
-    return np.asarray((items - centre) @ change + own, np.float32)
+    return Perceptron(*found, nn.Linear(widths[-1], 1))
 
 
 class _Task:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from martlet.core import check_counts
 from martlet.train.next_item import NextItem
+from martlet.train.structure import Cut, Group
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,12 +46,21 @@ class NextItNet(NextItem):
 class Block(nn.Module):
     """Two causal convolutions, each normalized and rectified, beside a residual."""
 
+    residual: ClassVar[bool] = True
+
     def __init__(self, dim: int, kernel: int, dilation: int) -> None:
         super().__init__()
         self.reach = [dilation * (kernel - 1), 2 * dilation * (kernel - 1)]
         self.first = nn.Conv1d(dim, dim, kernel, dilation=dilation)
         self.second = nn.Conv1d(dim, dim, kernel, dilation=2 * dilation)
         self.norm, self.norm2 = nn.LayerNorm(dim), nn.LayerNorm(dim)
+
+    def prunable(self) -> dict[str, list[Group]]:
+        """Return what can be left out of it: what the first convolution tells the second."""
+        size = self.first.out_channels
+        names = ("first.weight", "first.bias", "norm.weight", "norm.bias")
+        cuts = [Cut.of(name, size) for name in names]
+        return {"units": [(*cuts, Cut.of("second.weight", size, axis=1))]}
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (B, L, d) of (B, L, d)."""

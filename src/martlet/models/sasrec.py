@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,7 @@ from torch.nn import functional as F
 
 from martlet.core import SpecError, check_counts
 from martlet.train.next_item import NextItem
+from martlet.train.structure import Cut, Group, chain
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,20 +80,32 @@ class Encoder(nn.Module):
 class Block(nn.Module):
     """Attention and a network, each behind a norm and beside a residual."""
 
+    residual: ClassVar[bool] = True
+
     def __init__(self, spec: SASRec) -> None:
         super().__init__()
         d = spec.dim
-        self.heads, self.dropout = spec.heads, spec.dropout
+        self.width, self.dropout = d // spec.heads, spec.dropout
         self.norm, self.norm2 = nn.LayerNorm(d), nn.LayerNorm(d)
         self.parts, self.joined = nn.Linear(d, 3 * d), nn.Linear(d, d)
         self.network = nn.Sequential(
             nn.Linear(d, spec.inner * d), nn.GELU(), nn.Linear(spec.inner * d, d)
         )
 
+    def prunable(self) -> dict[str, list[Group]]:
+        """Return what can be left out of it."""
+        heads, width = self.joined.in_features // self.width, self.width
+        own = (
+            Cut.of("parts.weight", heads, parts=3, width=width),
+            Cut.of("parts.bias", heads, parts=3, width=width),
+            Cut.of("joined.weight", heads, axis=1, width=width),
+        )
+        return {"units": chain(network=self.network), "heads": [own]}
+
     def forward(self, x: Tensor, inside: Tensor | None) -> Tensor:
         """Return (B, L, d) of (B, L, d)."""
-        batch, length, d = x.shape
-        parts = self.parts(self.norm(x)).view(batch, length, 3, self.heads, d // self.heads)
+        batch, length, _ = x.shape
+        parts = self.parts(self.norm(x)).view(batch, length, 3, -1, self.width)
         query, key, value = parts.permute(2, 0, 3, 1, 4)
         # Padding stands behind the events, so the causal mask already hides it from them.
         share = self.dropout if self.training else 0.0
@@ -99,6 +113,6 @@ class Block(nn.Module):
         seen = F.scaled_dot_product_attention(
             query, key, value, mask, dropout_p=share, is_causal=inside is None
         )
-        seen = self.joined(seen.transpose(1, 2).reshape(batch, length, d))
+        seen = self.joined(seen.transpose(1, 2).reshape(batch, length, self.joined.in_features))
         x = x + F.dropout(seen, share)
         return x + F.dropout(self.network(self.norm2(x)), share)

@@ -10,9 +10,15 @@ import numpy as np
 from martlet.core import Dataset
 from martlet.scorers.bundle import Bundle
 from martlet.scorers.network import Network
+from martlet.train.loop import Task
 from martlet.train.run import Run
-from martlet.train.tower_task import fit_towers
-from martlet.train.towers import TowerPlan
+from martlet.train.tower_task import (
+    export_towers,
+    fit_towers,
+    restore_towers,
+    task_of_towers,
+)
+from martlet.train.towers import TowerPlan, Towers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,3 +73,21 @@ class TwoTower(TowerPlan):
             SpecError: an ``init`` of other widths or columns.
         """
         return fit_towers(self, dataset, seed, init, run)
+
+    def restore(self, bundle: Bundle) -> Towers:
+        """Return the towers of a bundle that was fitted with this spec, to train or to prune on.
+
+        What a tower made of the items' columns stands in their vectors.
+
+        Raises:
+            SpecError: a bundle of other widths.
+        """
+        return restore_towers(self, bundle)
+
+    def export(self, network: Towers, bundle: Bundle) -> Network:
+        """Return the scorer of what was restored from ``bundle``."""
+        return export_towers(network, bundle)
+
+    def task(self, network: Towers, dataset: Dataset, seed: int) -> Task:
+        """Return the training of restored towers, as the loop sees it."""
+        return task_of_towers(self, network, dataset, seed)

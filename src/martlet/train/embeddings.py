@@ -194,6 +194,11 @@ class Embedding(nn.Module):
         for name in moments.keys() - {"steps"}:
             getattr(self, name).copy_(moments[name])
 
+    def take(self, vectors: NDArray[np.float32]) -> None:
+        """Set the values to (N, d) vectors, rounded to the nearest; moments stay. O(N d)."""
+        made = EmbeddingTable.of(vectors, self.storage)
+        self.table.values[:], self.table.scale[:] = made.values, made.scale
+
     def export(self) -> Table:
         """Return the values in their storage, bf16 as fp32; it shares the memory but for bf16."""
         if self.storage == "bf16":

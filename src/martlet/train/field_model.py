@@ -16,6 +16,7 @@ from martlet.core import Dataset, SpecError, Tabular, check_counts, check_dropou
 from martlet.features.plain import spec_of_plain, spec_to_plain
 from martlet.kernels.embedding import Storage
 from martlet.metrics.labels import label_quality
+from martlet.scorers.bundle import Bundle
 from martlet.scorers.field_rows import Layout
 from martlet.scorers.fields import Fields
 from martlet.scorers.shared import Placed
@@ -28,7 +29,9 @@ from martlet.train.field_batches import Batch, Events, Rows
 from martlet.train.loop import fingerprint, train
 from martlet.train.noise import Noise
 from martlet.train.run import Run
-from martlet.train.sharing import Sharing, embedding_of, num_values
+from martlet.train.sharing import Sharing, embedding_of, num_values, take_tables
+from martlet.train.structure import tables_from, take_over
+from martlet.train.transfer import check_same_rows, same_features
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +88,7 @@ class FieldModel(Noise, ABC):
     columns: tuple | None = None  # type: ignore[type-arg]
     max_length: int = 50
     negatives: int = 4
-    accepts: ClassVar[tuple[str, ...]] = ("run",)
+    accepts: ClassVar[tuple[str, ...]] = ("init", "run")
     has_wide: ClassVar[bool] = False
     odds: ClassVar[bool] = False  # whether what ends well weighs, and the odds are the answer
     takes_rows: ClassVar[bool] = True
@@ -138,20 +141,54 @@ class FieldModel(Noise, ABC):
         held = num_values(self.sharing, rows, self.dim) + rows * self.has_wide
         return 4 * (held + inner)
 
-    def fit(self, dataset: Dataset | Tabular, *, seed: int = 0, run: Run | None = None) -> Fields:
+    def fit(
+        self,
+        dataset: Dataset | Tabular,
+        *,
+        seed: int = 0,
+        init: Bundle | None = None,
+        run: Run | None = None,
+    ) -> Fields:
         """Return the trained tables, and the network as ONNX.
 
         Raises:
             DataError: the train part holds no example.
-            SpecError: crossed columns for a model that has no weights for them.
+            SpecError: crossed columns for a model that has no weights for them; an ``init`` of
+                another family or shape, or of other columns, users or items.
         """
         torch.manual_seed(seed)
         source = self._source(dataset, seed)
         network = FieldNetwork(self, source.layout, seed)
+        if init is not None:
+            if isinstance(dataset, Dataset):
+                check_same_rows(init, dataset)
+            network.take(init, source.layout)
         task = _Task(self, network.to(device_of(self.device)), source)
-        key = fingerprint(type(self).__name__, asdict(self), seed, dataset.train.hash)
+        origin = None if init is None else init.id
+        key = fingerprint(type(self).__name__, asdict(self), seed, dataset.train.hash, origin)
         train(task, self, seed=seed, key=key, run=run)
         return network.export(self, source)
+
+    def restore(self, bundle: Bundle) -> FieldNetwork:
+        """Return the network of a bundle that was fitted with this spec, to train or to prune on.
+
+        Raises:
+            SpecError: a bundle of another family or shape.
+        """
+        if not isinstance(bundle.scorer, Fields):
+            raise SpecError(f"the bundle is {type(bundle.scorer).__name__}: expected one of fields")
+        network = FieldNetwork(self, bundle.scorer.layout, 0)
+        network.take(bundle, bundle.scorer.layout)
+        return network
+
+    def export(self, network: FieldNetwork, bundle: Bundle) -> Fields:
+        """Return the scorer of what was restored from ``bundle``."""
+        assert isinstance(bundle.scorer, Fields)
+        return network.export(self, bundle.scorer)
+
+    def task(self, network: FieldNetwork, dataset: Dataset | Tabular, seed: int) -> _Task:
+        """Return the training of a network, as the loop sees it."""
+        return _Task(self, network, self._source(dataset, seed))
 
     def _source(self, dataset: Dataset | Tabular, seed: int) -> Rows | Events:
         kind = Rows if isinstance(dataset, Tabular) else Events
@@ -178,6 +215,36 @@ class FieldNetwork(nn.Module):
         if spec.has_wide:
             self.wide = Embedding(layout.num_rows, 1, seed=2 * seed + 1, init_scale=0, **given)
         self.interaction = spec.interaction(layout.num_vectors, layout.num_numbers)
+
+    @property
+    def core(self) -> nn.Module:
+        """What a bundle keeps the parameters of beside the tables."""
+        return self.interaction
+
+    def take(self, bundle: Bundle, layout: Layout) -> None:
+        """Take over a bundle's tables and its network, or what pruning left of it.
+
+        Raises:
+            SpecError: it is of another family or shape, or not of this layout.
+        """
+        scorer = bundle.scorer
+        try:
+            if not isinstance(scorer, Fields) or not _same_layout(scorer.layout, layout):
+                raise SpecError("it reads other columns")
+            if (self.wide is None) != (scorer.wide is None):
+                raise SpecError("one alone has a weight for each value")
+            vectors = scorer.vectors
+            take_tables(
+                self.vectors, {"": vectors} if isinstance(vectors, Table) else vectors.tables()
+            )
+            if self.wide is not None and scorer.wide is not None:
+                take_tables(self.wide, {"": scorer.wide})
+            take_over(self.interaction, scorer.parameters)
+        except SpecError as error:
+            raise SpecError(
+                f"the bundle to start from is {type(scorer).__name__} of other parameters: "
+                f"expected one of the same family, shape and columns ({error})"
+            ) from error
 
     @property
     def device(self) -> torch.device:
@@ -207,10 +274,10 @@ class FieldNetwork(nn.Module):
             wide.append(part.repeated(total))
         return deep + torch.stack(wide).sum(0).to(self.device)
 
-    def export(self, spec: FieldModel, source: Rows | Events) -> Fields:
+    def export(self, spec: FieldModel, source: Rows | Events | Fields) -> Fields:
         """Return the torch-free scorer that gives the same answers."""
         self.cpu().eval()
-        layout, held = source.layout, self.interaction.state_dict()
+        layout = source.layout
         inputs = {"vectors": torch.zeros(3, layout.num_vectors, spec.dim)}
         if layout.num_numbers:
             inputs["numbers"] = torch.zeros(3, layout.num_numbers)
@@ -223,11 +290,7 @@ class FieldNetwork(nn.Module):
             "odds" if spec.odds else spec.loss,
             source.items,
             spec.max_length,
-            {
-                name: Table.of(p.numpy().reshape(len(p) if p.ndim else 1, -1))
-                for name, p in held.items()
-                if p.is_floating_point()
-            },
+            tables_from(self.interaction),
         )
 
 
@@ -286,6 +349,13 @@ class _Task:
 
     def describe(self, batch: NDArray[np.int64]) -> str:
         return self.source.describe(batch)
+
+
+def _same_layout(one: Layout, other: Layout) -> bool:
+    """Whether both say the same of every side."""
+    if one.num_items != other.num_items or one.sides.keys() != other.sides.keys():
+        return False
+    return all(same_features(s.features, other.sides[n].features) for n, s in one.sides.items())
 
 
 def _weight(batch: Batch) -> NDArray[np.float32]:

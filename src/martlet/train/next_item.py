@@ -26,6 +26,7 @@ from martlet.train.negatives import Negatives
 from martlet.train.noise import Noise
 from martlet.train.run import Run
 from martlet.train.sequences import Pieces
+from martlet.train.structure import tables_from, take_over
 from martlet.train.teacher import Answers, Distil, ask, disagreement_among, shift, unlike
 from martlet.train.transfer import freeze, item_vectors
 
@@ -129,7 +130,7 @@ class NextItem(Noise, ABC):
         network = ItemNetwork(dataset.num_items, self.dim, self.encoder(), self.dropout)
         if init is not None:
             network.start_from(init, dataset)
-        task = _Task(self, network, dataset, seed)
+        task = self.task(network, dataset, seed)
         if teacher is not None:
             task.learn_from(teacher, run or Run())
         freeze(network.to(device_of(self.device)), self.freeze)
@@ -137,6 +138,26 @@ class NextItem(Noise, ABC):
         key = fingerprint(type(self).__name__, asdict(self), seed, dataset.train.hash, *origins)
         train(task, self, seed=seed, key=key, run=run)
         return network.export(self.max_length)
+
+    def restore(self, bundle: Bundle) -> ItemNetwork:
+        """Return the network of a bundle that was fitted with this spec, to train or to prune on.
+
+        Raises:
+            SpecError: a bundle of another family, dimension or length.
+        """
+        network = ItemNetwork(len(bundle.items), self.dim, self.encoder(), self.dropout)
+        network.take_encoder(bundle)
+        with torch.no_grad():
+            network.items.copy_(torch.from_numpy(bundle.scorer.tables()["items"].dense()))
+        return network
+
+    def export(self, network: ItemNetwork, bundle: Bundle) -> Network:
+        """Return the scorer of what was restored from ``bundle``."""
+        return network.export(self.max_length)
+
+    def task(self, network: ItemNetwork, dataset: Dataset, seed: int) -> _Task:
+        """Return the training of a network, as the loop sees it."""
+        return _Task(self, network, dataset, seed)
 
 
 class ItemNetwork(nn.Module):
@@ -163,43 +184,45 @@ class ItemNetwork(nn.Module):
         return self.last(nn.functional.embedding(rows, self.items), lengths)  # type: ignore[no-any-return]
 
     @property
+    def core(self) -> nn.Module:
+        """What a bundle keeps the parameters of beside the vectors."""
+        return self.encoder
+
+    @property
     def last(self) -> nn.Module:
         """What is served."""
         return _Last(self.encoder)
 
     def start_from(self, bundle: Bundle, dataset: Dataset) -> None:
         """Take over a bundle's encoder and its vectors: by id, or from the catalogue's columns."""
-        own = self.encoder.state_dict()
-        theirs = {
-            name: table.dense() for name, table in getattr(bundle.scorer, "parameters", {}).items()
-        }
-        vectors = bundle.scorer.tables().get("items")
-        sizes = [
-            {name: p.numel() for name, p in own.items()},
-            {name: v.size for name, v in theirs.items()},
-        ]
-        if sizes[0] != sizes[1] or vectors is None or vectors.shape[1] != self.items.shape[1]:
-            raise SpecError(
-                f"the bundle to start from is {type(bundle.scorer).__name__} of other parameters: "
-                "expected one of the same family, dimension and length"
-            )
-        self.encoder.load_state_dict(
-            {name: torch.tensor(theirs[name]).reshape(p.shape) for name, p in own.items()}
-        )
+        self.take_encoder(bundle)
         found, known = item_vectors(bundle, dataset)
         with torch.no_grad():
             self.items[torch.from_numpy(known)] = torch.from_numpy(found[known])
 
+    def take_encoder(self, bundle: Bundle) -> None:
+        """Take over a bundle's encoder, or what pruning left of it.
+
+        Raises:
+            SpecError: it is of another family, dimension or length.
+        """
+        scorer, vectors = bundle.scorer, bundle.scorer.tables().get("items")
+        try:
+            if vectors is None or vectors.shape[1] != self.items.shape[1]:
+                raise SpecError(f"it has no vectors of length {self.items.shape[1]}")
+            take_over(self.encoder, getattr(scorer, "parameters", {}))
+        except SpecError as error:
+            raise SpecError(
+                f"the bundle to start from is {type(scorer).__name__} of other parameters: "
+                f"expected one of the same family, dimension and length ({error})"
+            ) from error
+
     def export(self, max_length: int) -> Network:
         """Return the torch-free scorer that gives the same vectors."""
         self.cpu().eval()
-        parameters = {
-            name: Table.of(p.detach().numpy().reshape(len(p) if p.ndim else 1, -1))
-            for name, p in self.encoder.state_dict().items()
-        }
         items = Table.of(self.items.detach().numpy())
         model = to_onnx(self.last.eval(), self.items.shape[1], max_length)
-        return Network(items, model, None, max_length, parameters)
+        return Network(items, model, None, max_length, tables_from(self.encoder))
 
 
 class _Last(nn.Module):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -157,6 +158,27 @@ def embedding_of(
     if sharing not in kinds:
         raise SpecError(f"sharing is {sharing!r}: expected one of {', '.join(kinds)}")
     return kinds[sharing](num_rows, dim, **options)  # type: ignore[no-any-return]
+
+
+def take_tables(table: nn.Module, tables: Mapping[str, Table]) -> None:
+    """Set the values of what ``embedding_of`` made to those of an exported one.
+
+    Args:
+        table: of any sharing.
+        tables: by the names that its export gives them; one that shares nothing is called "".
+
+    Raises:
+        SpecError: it was of another size or sharing.
+    """
+    for name, part in table.named_modules():
+        if isinstance(part, Embedding):
+            found = tables.get(name.replace("blocks.", "block"))
+            if found is None or found.shape != (part.num_rows, part.dim):
+                there = ", ".join(f"{own} {one.shape}" for own, one in tables.items())
+                raise SpecError(f"tables are {there}: expected {part.num_rows} rows of {part.dim}")
+            part.take(found.dense())
+    for number, one in enumerate(getattr(table, "up", ()), 1):
+        one.data.copy_(torch.from_numpy(tables[f"up{number}"].dense()))
 
 
 def num_values(sharing: Sharing, num_rows: int, dim: int) -> int:

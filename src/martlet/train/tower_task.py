@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,7 @@ from martlet.train.export import onnx_of
 from martlet.train.loop import fingerprint, train
 from martlet.train.negatives import Negatives
 from martlet.train.run import Run
+from martlet.train.structure import tables_from
 from martlet.train.towers import Served, TowerPlan, Towers, arrays_of, tensors_of
 from martlet.train.windows import Windows, window_means
 
@@ -176,18 +177,56 @@ class _Task:
             # What nobody met has learnt nothing of its own: its columns alone place it.
             network.items[torch.from_numpy(self.drawn.item_count == 0)] = 0
         side = None
-        inputs = {"x": torch.zeros(2, 3, self.spec.dim), "lengths": torch.ones(2).long()}
         if user is not None and network.user_columns is not None:
             side = Side(user, Table.of(network.user_columns.vectors.numpy()))
-            inputs["side"] = torch.zeros(2, side.width)
-        model = onnx_of(Served(network.user).eval(), inputs, "vector", {"x": {1: "length"}})
-        parameters = {
-            name: Table.of(p.numpy().reshape(len(p) if p.ndim else 1, -1))
-            for name, p in network.user.state_dict().items()
-        }
+        model = encoder_of(network, side)
         items = Table.of(self._items().numpy())
         own = None if network.inputs is None else Table.of(network.inputs.numpy())
+        parameters = tables_from(network.user)
         return Network(items, model, own, self.spec.max_length, parameters, side=side)
+
+
+def restore_towers(spec: TowerPlan, bundle: Bundle) -> Towers:
+    """Return the towers of a bundle; what a tower made of items' columns is in their vectors.
+
+    Raises:
+        SpecError: a bundle of other widths.
+    """
+    side: Side | None = getattr(bundle.scorer, "side", None)
+    network = Towers(spec, len(bundle.items), None if side is None else side.features, None)
+    network.take_tower(bundle)
+    tables = bundle.scorer.tables()
+    held = {"items": network.items, "inputs": network.inputs}
+    if network.user_columns is not None:
+        held["side"] = network.user_columns.vectors
+    with torch.no_grad():
+        for name, parameter in held.items():
+            if parameter is not None:
+                parameter.copy_(torch.from_numpy(tables[name].dense()))
+    return network
+
+
+def export_towers(network: Towers, bundle: Bundle) -> Network:
+    """Return the scorer of what was restored from ``bundle``."""
+    scorer = bundle.scorer
+    assert isinstance(scorer, Network)
+    model = encoder_of(network, scorer.side)
+    return replace(scorer, encoder=model, parameters=tables_from(network.user))
+
+
+def task_of_towers(spec: TowerPlan, network: Towers, dataset: Dataset, seed: int) -> _Task:
+    """Return the training of restored towers, as the loop sees it."""
+    task = _Task(spec, dataset, seed)
+    task.network = network
+    return task
+
+
+def encoder_of(network: Towers, side: Side | None) -> bytes:
+    """Return the user's tower as an ONNX file."""
+    inputs = {"x": torch.zeros(2, 3, network.items.shape[1]), "lengths": torch.ones(2).long()}
+    if side is not None:
+        inputs["side"] = torch.zeros(2, side.width)
+    return onnx_of(Served(network.user).eval(), inputs, "vector", {"x": {1: "length"}})
 
 
 def _fitted(table: Mapping[str, Column], rows: NDArray[np.integer]) -> Features | None:

@@ -17,6 +17,8 @@ from martlet.features import Encoded, Features
 from martlet.scorers.bundle import Bundle
 from martlet.scorers.side import Side, side_width
 from martlet.train.plan import Plan
+from martlet.train.structure import Group, chain, take_over
+from martlet.train.transfer import same_features
 
 Loss = Literal["sampled", "in-batch", "softmax"]
 AGES = 2  # numbers that tell the age of an example
@@ -75,11 +77,19 @@ class TowerPlan(Plan):
         for _ in range(self.layers):
             parts += [nn.Dropout(self.dropout), nn.Linear(width, self.hidden), nn.ReLU()]
             width = self.hidden
-        return nn.Sequential(*parts, nn.Dropout(self.dropout), nn.Linear(width, self.dim))
+        return Tower(*parts, nn.Dropout(self.dropout), nn.Linear(width, self.dim))
 
     def user_tower(self, beside: int = 0) -> nn.Module:
         """Return the user's network, with ``beside`` numbers of columns: (N, ...) to (N, dim)."""
         return self.tower(self.dim + beside + AGES)
+
+
+class Tower(nn.Sequential):
+    """Linear layers that feed each other, the last of them the vector."""
+
+    def prunable(self) -> dict[str, list[Group]]:
+        """Return what can be left out of it."""
+        return {"units": chain(**dict(self.named_children()))}
 
 
 class Lookup(nn.Module):
@@ -115,6 +125,11 @@ class Towers(nn.Module):
         self.user = spec.user_tower(beside)
         self.item = None if item is None else spec.tower(side_width(item, spec.column_dim))
 
+    @property
+    def core(self) -> nn.Module:
+        """What a bundle keeps the parameters of beside the vectors."""
+        return self.user
+
     def item_vectors(self, rows: Tensor | None, columns: list[Tensor]) -> Tensor:
         """Return (N, d) vectors of item rows with their encoded columns; None for all items."""
         own = self.items if rows is None else F.embedding(rows, self.items)
@@ -144,24 +159,14 @@ class Towers(nn.Module):
         With columns of the items the tower over them starts anew, and what stands beside it makes
         up for that. Vectors of users' columns are taken where they are read in the same way.
         """
-        theirs = getattr(bundle.scorer, "parameters", {})
         vectors, inputs = (bundle.scorer.tables().get(name) for name in ("items", "inputs"))
-        own = self.user.state_dict()
-        sizes = [
-            {name: p.numel() for name, p in own.items()},
-            {name: table.shape[0] * table.shape[1] for name, table in theirs.items()},
-        ]
-        alike = vectors is not None and vectors.shape[1] == self.items.shape[1]
-        if sizes[0] != sizes[1] or not alike or (inputs is None) != (self.inputs is None):
-            raise SpecError(
-                f"the bundle to start from is {type(bundle.scorer).__name__} of other parameters: "
-                "expected two towers of the same widths over the same columns of users"
-            )
-        self.user.load_state_dict(
-            {name: torch.tensor(theirs[name].dense()).reshape(p.shape) for name, p in own.items()}
-        )
+        self.take_tower(bundle)
         side: Side | None = getattr(bundle.scorer, "side", None)
-        if self.user_columns is not None and side is not None and _same(side, columns["user"]):
+        if (
+            self.user_columns is not None
+            and side is not None
+            and same_features(side.features, columns["user"])
+        ):
             self.user_columns.load_state_dict({"vectors": torch.tensor(side.vectors.dense())})
         rows = bundle.items.rows(dataset.items.names(np.arange(dataset.num_items)))
         known, at = torch.from_numpy(np.flatnonzero(rows >= 0)), rows[rows >= 0]
@@ -173,6 +178,25 @@ class Towers(nn.Module):
             if self.item is not None and columns["item"] is not None:
                 encoded = tensors_of(columns["item"].apply(dataset.catalogue))
                 self.items[known] -= self.item_vectors(None, encoded)[known] - self.items[known]
+
+    def take_tower(self, bundle: Bundle) -> None:
+        """Take over a bundle's user tower, or what pruning left of it.
+
+        Raises:
+            SpecError: it is of other widths or columns.
+        """
+        scorer = bundle.scorer
+        vectors, inputs = (scorer.tables().get(name) for name in ("items", "inputs"))
+        try:
+            alike = vectors is not None and vectors.shape[1] == self.items.shape[1]
+            if not alike or (inputs is None) != (self.inputs is None):
+                raise SpecError("it has other vectors")
+            take_over(self.user, getattr(scorer, "parameters", {}))
+        except SpecError as error:
+            raise SpecError(
+                f"the bundle to start from is {type(scorer).__name__} of other parameters: "
+                f"expected two towers of the same widths over the same columns of users ({error})"
+            ) from error
 
 
 class Served(nn.Module):
@@ -189,14 +213,6 @@ class Served(nn.Module):
         parts = [sums / lengths.clamp(min=1)[:, None]]
         parts += [] if side is None else [side]
         return self.tower(F.pad(torch.cat(parts, 1), (0, AGES)))  # type: ignore[no-any-return]
-
-
-def _same(side: Side, features: Features | None) -> bool:
-    """Whether a bundle reads the columns of users as the features do."""
-    if features is None or side.features.to_json() != features.to_json():
-        return False
-    mine, theirs = features.arrays(), side.features.arrays()
-    return all(np.array_equal(mine[name], theirs[name]) for name in mine)
 
 
 def arrays_of(encoded: Encoded) -> list[NDArray[Any]]:

@@ -53,6 +53,30 @@ def item_vectors(bundle: Bundle, dataset: Dataset) -> tuple[F32, NDArray[np.bool
     return vectors, np.ones(dataset.num_items, bool)
 
 
+def check_same_rows(bundle: Bundle, dataset: Dataset) -> None:
+    """Check that a row of the bundle's tables is the same user or item in the dataset.
+
+    Raises:
+        SpecError: it has other users or items, or in another order.
+    """
+    for name in ("users", "items"):
+        if getattr(bundle, name).hash != getattr(dataset, name).hash:
+            raise SpecError(
+                f"the bundle to start from has other {name} than the dataset: expected one that "
+                "was fitted on the same preparation"
+            )
+
+
+def same_features(one: Features | None, other: Features | None) -> bool:
+    """Whether columns become the same rows and numbers by both."""
+    if one is None or other is None:
+        return one is other
+    if one.to_json() != other.to_json():
+        return False
+    mine, theirs = one.arrays(), other.arrays()
+    return all(np.array_equal(mine[name], theirs[name]) for name in mine)
+
+
 def columns_to_vectors(
     columns: Mapping[str, Column], rows: NDArray[np.integer], vectors: F32,
     others: Mapping[str, Column],
