@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -99,25 +99,72 @@ def compress(
     out: Out,
     *,
     with_: With,
-    data: Annotated[Path | None, typer.Option(help="The dataset an index is tuned on.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="The dataset to tune on, and to measure the loss on.")
+    ] = None,
+    max_loss: Annotated[
+        list[str],
+        repeated(
+            "--max-loss",
+            metavar="METRIC=SHARE",
+            help="Save only if no more is lost for certain, such as ndcg@10=1%",
+        ),
+    ],
+    part: Annotated[str, typer.Option(help="valid or test, whose users judge.")] = "valid",
+    accept_unresolved: Annotated[
+        bool,
+        typer.Option("--accept-unresolved", help="Save too where too few users can tell."),
+    ] = False,
+    sweep: Annotated[
+        bool,
+        typer.Option("--sweep", help="Try a grid of transforms and pairs; --out is its folder."),
+    ] = False,
+    ledger: Annotated[
+        Path | None, typer.Option(help="Append the receipts there, not beside the bundles.")
+    ] = None,
     seed: Seed = 0,
     force: Force = False,
     config: Config = None,
     json_: Json = False,
 ) -> None:
-    """Make a bundle smaller or faster."""
+    """Make a bundle smaller or faster, and say what that costs in quality.
+
+    With --max-loss, exits with 1 and saves nothing where the bound is broken or unresolved.
+    """
+    from martlet.cli.compressing import save_if_it_passes, sweep_and_report
     from martlet.compress.compress import compress as make
-    from martlet.core import Dataset as Data
+    from martlet.measure.verdict import read_limit
     from martlet.scorers.bundle import Bundle as Stored
     from martlet.scorers.saved import PROOF
 
+    limits = dict(map(read_limit, max_loss))
+    if (limits or sweep) and data is None:
+        raise typer.BadParameter("--max-loss and --sweep measure: give the dataset, --data")
+    if sweep:
+        if ledger is not None or accept_unresolved:
+            raise typer.BadParameter("--sweep keeps a ledger in --out and saves no bundle")
+        assert data is not None
+        sweep_and_report(bundle, data, out, limits, grid=with_, part=part, seed=seed, json_=json_)
+        save_config(out / "config.toml", context)
+        return
     if not with_:
         raise typer.BadParameter("give at least one --with, such as --with quantize:int8")
     check_free(out, force, PROOF)
     before = Stored.load(bundle)
-    dataset = None if data is None else Data.load(data)
+    dataset: Any = None if data is None else load_data(data)
+    start = time.perf_counter()
     with progress(quiet=json_) as note:
         after = make(before, with_, dataset, seed=seed, progress=note)
+    took_s = time.perf_counter() - start
+    if limits and dataset is not None:
+        passes = save_if_it_passes(
+            before, after, dataset, limits, bundle=bundle, out=out, ledger=ledger, part=part,
+            accept_unresolved=accept_unresolved, took_s=took_s, seed=seed, json_=json_,
+        )  # fmt: skip
+        if not passes:
+            raise typer.Exit(1)
+        save_config(beside(out), context)
+        return
     after.save(out)
     save_config(beside(out), context)
     sizes = {

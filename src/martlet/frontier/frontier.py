@@ -63,6 +63,16 @@ class Frontier:
                     f"it has {', '.join(sorted(figures_of(receipt)))}"
                 )
 
+    @staticmethod
+    def of(receipts: Sequence[Receipt], quality: str) -> Frontier:
+        """Return the frontier over ``COSTS``; the training only where every receipt tells it.
+
+        Raises:
+            SpecError: as the constructor.
+        """
+        timed = all("train_s" in figures_of(receipt) for receipt in receipts)
+        return Frontier(receipts, quality, COSTS if timed else COSTS[:-1])
+
     def label(self, receipt: Receipt) -> str:
         """Return the receipt's name among the others; see ``labels``."""
         return labels(self.receipts)[next(i for i, r in enumerate(self.receipts) if r is receipt)]

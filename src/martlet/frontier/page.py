@@ -83,23 +83,26 @@ _COSTS = {
     "peak_mb": ("peak memory", "MB"),
     "cold_start_s": ("cold start", "s"),
 }
+_MARKS = {
+    False: "Each mark is a recommender: its shape tells the model, and several marks of one shape "
+    "are its storages.",
+    True: "Each mark is the same recommender, compressed: its shape tells the kind of transform.",
+}
+_MANY = 24  # recommenders that a picture has a line each for
 
 
 def page(receipts: Sequence[Receipt], story: Story) -> str:
     """Return the page. Every word of the story and of the receipts is escaped."""
     notes = "".join(f'<p class="note" role="note">{escape(note)}</p>' for note in story.notes)
-    users, size = f"{story.choice.receipt.num_users:,}", len(receipts)
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Martlet: {escape(story.title)}</title>
 <meta name="viewport" content="width=device-width, initial-scale=1"><style>{_CSS}</style></head>
 <body><main><h1>{escape(story.title)}</h1>
-<p class="soft">{size} recommender{"s" * (size > 1)}, fitted on the training part and measured on
-{users} users of the validation part. Budget: {escape(str(story.budget))}.</p>
+<p class="soft">{_about(receipts, story)}</p>
 {notes}{_choice(receipts, story)}
 <h2>Quality against cost</h2>
-<p>Each mark is a recommender: its shape tells the model, and several marks of one shape are its
-storages. Filled marks on the line are the frontier: nothing else here is both better and cheaper.
-Hollow ones are beaten on both. Up and to the left is better.</p>
+<p>{_MARKS[story.sweep]} Filled marks on the line are the frontier: nothing else here is both
+better and cheaper. Hollow ones are beaten on both. Up and to the left is better.</p>
 <div class="pictures">{_pictures(receipts, story)}</div>
 {_certainty(receipts, story)}
 <h2>Every candidate</h2>{_table(receipts, story)}{_skipped(story)}
@@ -107,6 +110,22 @@ Hollow ones are beaten on both. Up and to the left is better.</p>
 <h2>How it was measured</h2>{_method(story.choice.receipt)}
 {_commands(story)}</main><script>{_SORT}</script></body></html>
 """
+
+
+def _about(receipts: Sequence[Receipt], story: Story) -> str:
+    first, size = story.choice.receipt, len(receipts)
+    rows = first.quality.get("num_rows")
+    asked = f"{rows:,.0f} rows" if rows else f"{first.num_users:,} users"
+    if story.sweep:
+        return (
+            f"One bundle under {size - 1} transforms and pairs of them, each measured on {asked} "
+            f"of the validation part. At most {100 * story.allowed:.3g}% of {story.quality} may be "
+            "lost."
+        )
+    return (
+        f"{size} recommender{'s' * (size > 1)}, fitted on the training part and measured on "
+        f"{asked} of the validation part. Budget: {escape(str(story.budget))}."
+    )
 
 
 def number(value: float) -> str:
@@ -158,7 +177,7 @@ def _final(story: Story) -> str:
 
 
 def _pictures(receipts: Sequence[Receipt], story: Story) -> str:
-    frontier = Frontier(receipts, story.quality)
+    frontier = Frontier.of(receipts, story.quality)
     chosen = story.choice.receipt
     told = "the red ring is the choice"
     shown = [
@@ -169,27 +188,39 @@ def _pictures(receipts: Sequence[Receipt], story: Story) -> str:
         for cost in frontier.costs
     ]
     words = "Latency of single queries, one after another, warm: median, 95th and 99th percentile."
-    shown.append((plots.latency_figure(receipts), words))
+    shown.append((plots.latency_figure(_shown(receipts, story)), words))
     return _figures("cost", shown)
 
 
 def _certainty(receipts: Sequence[Receipt], story: Story) -> str:
     if not story.intervals and not story.losses:
         return ""
-    bars = plots.quality_figure(receipts, story.quality, story.intervals)
+    drawn = _shown(receipts, story)
+    bars = plots.quality_figure(drawn, story.quality, story.intervals)
     shown = [(bars, f"{story.quality} of the validation users, with 95% bootstrap intervals.")]
     if story.losses and story.best:
-        lost = plots.loss_figure(receipts, story.quality, story.losses, story.best, story.allowed)
+        lost = plots.loss_figure(drawn, story.quality, story.losses, story.best, story.allowed)
+        compared = len(story.losses) - (not story.sweep)  # the best itself is among those of models
+        against = "the bundle as it was" if story.sweep else "the best"
         words = (
-            "Lost against the best, user by user, with 95% intervals of the paired difference, "
-            f"{corrected(max(len(story.losses) - 1, 1))}: what an interval left of the dashed line "
-            "stands for may replace the best."
+            f"Lost against {against}, user by user, with 95% intervals of the paired difference, "
+            f"{corrected(max(compared, 1))}: what an interval left of the dashed line "
+            f"stands for may replace {against}."
         )
         shown.append((lost, words))
     return f"""<h2>How sure is that</h2>
 <p>Users differ much more than recommenders do, so the intervals of the figures themselves are wide
 and overlap. What decides is the difference that two recommenders make to the same users.</p>
 <div class="pictures">{_figures("sure", shown)}</div>"""
+
+
+def _shown(receipts: Sequence[Receipt], story: Story) -> Sequence[Receipt]:
+    """Return the receipts, of very many those that nothing beats: a line each has to be read."""
+    if len(receipts) <= _MANY:
+        return receipts
+    best = Frontier(receipts, story.quality, ("p50_ms", "scoring_mb")).best()
+    kept = zip(receipts, best, strict=True)
+    return [receipt for receipt, one in kept if one or receipt is story.choice.receipt]
 
 
 def _data(story: Story) -> str:
@@ -215,7 +246,11 @@ def _figures(name: str, shown: Iterable[tuple[Figure, str]]) -> str:
 
 
 def _table(receipts: Sequence[Receipt], story: Story) -> str:
-    others = [name for name in receipts[0].quality if name != story.quality]
+    others = [
+        name
+        for name in receipts[0].quality
+        if name != story.quality and not name.endswith(("_low", "_high"))
+    ]
     costs = [name for name in _COSTS if any(name in figures_of(r) for r in receipts)]
     heads = [_head("recommender", "", up=True)]
     heads.append(_head(story.quality, "", sort=True))

@@ -5,13 +5,14 @@ from __future__ import annotations
 import io
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from martlet.compress import registry as transforms
 from martlet.core import new_file
 from martlet.frontier.budget import figures_of
 from martlet.frontier.frontier import Frontier, labels
@@ -28,6 +29,7 @@ SHAPES = "osD^vPX"
 CHOSEN = "#d62728"
 # Inside a page this colour gives way to the page's own, so that a picture reads in the dark too.
 INK = "#222223"
+KINDS = ("as it was", "composed")
 WIDTH = 4.6  # inches a panel: on a phone its letters are still 11 px high
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
@@ -77,7 +79,7 @@ def frontier_figure(
     where one is. The choice is ringed.
     """
     figure, panels = _figure(WIDTH * len(costs), 3.7, len(costs))
-    families = _families(frontier.receipts)
+    named, families = _families(frontier.receipts)
     y = np.array([receipt.quality[frontier.quality] or 0.0 for receipt in frontier.receipts])
     for axes, cost in zip(np.atleast_1d(panels), costs, strict=True):
         x = np.array([figures_of(receipt)[cost] for receipt in frontier.receipts])
@@ -85,7 +87,7 @@ def frontier_figure(
         order = np.flatnonzero(best)[np.argsort(x[best], kind="stable")]
         axes.plot(x[order], y[order], color=INK, linewidth=1, alpha=0.5, zorder=1)
         for at, label in enumerate(labels(frontier.receipts)):
-            colour, shape = families[family(frontier.receipts[at])]
+            colour, shape = families[named(frontier.receipts[at])]
             point = axes.scatter(
                 x[at],
                 y[at],
@@ -175,6 +177,13 @@ def family(receipt: Receipt) -> str:
     return str(receipt.spec.get("spec", "?"))
 
 
+def kind(receipt: Receipt) -> str:
+    """Return the name of the transform that made a receipt's bundle what it is."""
+    steps = [str(line.get("transform", "?")).partition(":")[0] for line in receipt.transforms]
+    plain, composed = KINDS
+    return composed if len(steps) > 1 else steps[0] if steps else plain
+
+
 def svg(figure: Figure, name: str) -> str:
     """Return the figure as an SVG element to stand inside a page; ``name`` makes its ids unique."""
     text = _draw(figure, "svg", transparent=True).decode()
@@ -227,9 +236,9 @@ def _rows(rows: Sequence[Receipt]) -> tuple[Figure, Axes]:
 def _whiskers(
     axes: Axes, rows: Sequence[Receipt], middle: Sequence[float], ends: Intervals, words: str
 ) -> None:
-    families = _families(rows)
+    named, families = _families(rows)
     for place, (receipt, value) in enumerate(zip(rows, middle, strict=True)):
-        colour, shape = families[family(receipt)]
+        colour, shape = families[named(receipt)]
         low, high = ends.get(receipt.bundle_id, (value, value))
         axes.plot([low, high], [place, place], color=colour, linewidth=1.6, zorder=2)
         axes.scatter(value, place, color=colour, marker=shape, s=34, zorder=3)
@@ -244,13 +253,25 @@ def _whiskers(
         )
 
 
-def _families(receipts: Sequence[Receipt]) -> dict[str, tuple[str, str]]:
-    """Return the colour and the shape of each family; by name, so that every picture agrees."""
-    names = sorted({family(receipt) for receipt in receipts})
-    return {
+def _families(
+    receipts: Sequence[Receipt],
+) -> tuple[Callable[[Receipt], str], dict[str, tuple[str, str]]]:
+    """Return what a receipt is drawn as, and the colour and the shape of each such name.
+
+    That is its model; where all are of one, the kind of transform. By name, so that every picture
+    of a page agrees.
+    """
+    models = {family(receipt) for receipt in receipts}
+    named, all_names = family, sorted(models)
+    if len(models) == 1:
+        named = kind
+        all_names = sorted({kind(receipt) for receipt in receipts} | {*KINDS, *transforms.names()})
+    looks = {
         name: (COLOURS[at % len(COLOURS)], SHAPES[at % len(SHAPES)])
-        for at, name in enumerate(names)
+        for at, name in enumerate(all_names)
     }
+    there = sorted({named(receipt) for receipt in receipts})
+    return named, {name: looks[name] for name in there}
 
 
 def _legend(figure: Figure, families: Mapping[str, tuple[str, str]], *, ring: bool) -> None:

@@ -65,7 +65,7 @@ def read_report(folder: str | Path) -> tuple[list[Receipt], Story]:
             "'martlet measure --part valid --ledger' a few times"
         )
     quality = next(iter(newest[0].quality), "ndcg@10")
-    choice = Frontier(newest, quality).choose()
+    choice = Frontier.of(newest, quality).choose()
     return newest, Story(folder.resolve().name, choice, quality=quality)
 
 
@@ -78,7 +78,7 @@ def save_picture(path: str | Path, receipts: Sequence[Receipt], story: Story) ->
     """
     if Path(path).suffix not in (".svg", ".png"):
         raise SpecError(f"{path} is no picture that can be drawn: expected .svg or .png")
-    frontier = Frontier(receipts, story.quality)
+    frontier = Frontier.of(receipts, story.quality)
     plots.save(
         plots.frontier_figure(frontier, ("p50_ms", "scoring_mb"), story.choice.receipt), path
     )

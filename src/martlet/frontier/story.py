@@ -41,6 +41,7 @@ class Story:
         notes: what a reader must know first, such as that the log is synthetic.
         skipped: candidates that could not be had, each with the reason.
         commands: what to type to do it again, or to go on.
+        sweep: whether all of them are one bundle under several transforms.
     """
 
     title: str
@@ -57,6 +58,7 @@ class Story:
     notes: Sequence[str] = ()
     skipped: Sequence[str] = ()
     commands: Sequence[str] = ()
+    sweep: bool = False
 
     def to_json(self, receipts: Sequence[Receipt]) -> dict[str, Any]:
         """Return plain JSON that ``from_json`` reads; the receipts stand in it by bundle id."""
