@@ -11,7 +11,7 @@ from martlet.core.errors import SpecError
 _WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 
 
-def settle(spec: object) -> None:
+def settle(spec: Any) -> None:
     """Refuse attributes of another type than a dataclass states, and make numbers Python's own.
 
     A whole number may stand for any, a list for a tuple, and nothing else for another. NumPy's
@@ -20,7 +20,7 @@ def settle(spec: object) -> None:
     Raises:
         SpecError: the first that does not fit, by its name and value.
     """
-    for name, options in _options_of(type(spec)).items():
+    for name, options in _options_of(spec.__class__).items():
         value = getattr(spec, name)
         found = [one for option in options for one in _as(value, option)]
         if not found:

@@ -6,7 +6,7 @@ import hashlib
 import math
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -72,18 +72,20 @@ def train(task: Task, plan: Plan, *, seed: int, key: str, run: Run | None = None
     Raises:
         Diverged: the loss is no finite number.
         Stopped: a signal came; the checkpoint is written.
-        DataError: a checkpoint of another run.
+        DataError: a checkpoint that is damaged, or of another run or version.
+        OutputError: the run's folder cannot be written to, or another training is under way there.
         SpecError: more memory is needed than there is, or who is to watch is not installed.
     """
     torch.set_num_threads(num_threads())
     run = run or Run()
-    state = _State(task, plan, seed, key, run)
-    with watching(run.watch, run.folder, key, state.step) as audience, stop_on_signal() as stop:
-        if not state.step:
-            state.prepare()
-        while not state.ended:
-            state.epoch(audience, stop)
-    return state.finish()
+    with run.alone():
+        state = _State(task, plan, seed, key, run)
+        with watching(run.watch, run.folder, key, state.step) as audience, stop_on_signal() as stop:
+            if not state.step:
+                state.prepare()
+            while not state.ended:
+                state.epoch(audience, stop)
+        return state.finish()
 
 
 class _State:
@@ -237,11 +239,22 @@ class _State:
     def _load(self) -> None:
         assert self.run.checkpoint is not None
         tensors, state = checkpoint.load(self.run.checkpoint)
-        if state["key"] != self.key:
+        if state.get("key") != self.key:
             raise DataError(
                 f"{self.run.checkpoint} belongs to a run of other settings, data or seed: resume "
                 "with the same ones, or choose another folder"
             )
+        try:
+            self._restore(tensors, state)
+        except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+            reason = " ".join(str(error).split())
+            raise DataError(
+                f"{self.run.checkpoint} does not fit the model ({reason}): resume with the version "
+                "that wrote it, or remove it to train from the start"
+            ) from error
+
+    def _restore(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
+        """Take over what ``_save`` wrote."""
         parts: dict[str, dict[str, Tensor]] = {"network": {}, "best": {}, "optimizer": {}}
         for name, tensor in tensors.items():
             part, own = name.split(".", 1)

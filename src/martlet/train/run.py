@@ -12,8 +12,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from martlet.core import MartletError, Progress, SpecError, new_file
+from martlet.core import MartletError, OutputError, Progress, SpecError, new_file
+from martlet.core.files import stated
 from martlet.train.watch import WATCHERS
+
+try:
+    import fcntl
+except ImportError:  # not on every system
+    fcntl = None  # type: ignore[assignment]
 
 
 class Stopped(MartletError):
@@ -57,21 +63,57 @@ class Run:
     watch: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in self.watch:
+        for name in ("every_steps", "every_s"):
+            value: Any = getattr(self, name)
+            if not (isinstance(value, int | float) and value >= 0):
+                raise SpecError(f"{name} is {value!r}: expected a number, 0 or more")
+        watch = (self.watch,) if isinstance(self.watch, str) else self.watch
+        for name in watch:
             if name not in WATCHERS:
                 raise SpecError(f"watch is {name!r}: expected {' or '.join(WATCHERS)}")
+        object.__setattr__(self, "watch", tuple(watch))
 
     @property
     def checkpoint(self) -> Path | None:
         """Path of the checkpoint."""
         return None if self.folder is None else Path(self.folder) / "checkpoint.safetensors"
 
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep other trainings out of the folder: each would replace the other's checkpoint.
+
+        The lock is the system's, and ends with the process, however that ends.
+
+        Raises:
+            OutputError: another training is under way in it, or it cannot be written to.
+        """
+        if self.folder is None or fcntl is None:
+            yield
+            return
+        path = Path(self.folder) / "lock"
+        with stated(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = open(path, "a")  # noqa: SIM115 (the training itself is none of ``stated``)
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise OutputError(
+                    f"another training is under way in {self.folder}: wait for its end, or choose "
+                    "another run folder"
+                ) from error
+            except OSError:  # a file system without locks
+                pass
+            yield
+
     def log(self, line: Mapping[str, Any]) -> None:
         """Append a line to the log."""
         if self.folder is not None:
-            Path(self.folder).mkdir(parents=True, exist_ok=True)
-            with open(Path(self.folder) / "log.jsonl", "a") as file:
-                file.write(json.dumps(dict(line)) + "\n")
+            path = Path(self.folder) / "log.jsonl"
+            with stated(path):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with open(path, "a") as file:
+                    file.write(json.dumps(dict(line)) + "\n")
 
     def keep(self, report: Report) -> None:
         """Write the report beside the log."""

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from martlet.core import DataError, OutputError
 from martlet.train import checkpoint
@@ -57,4 +57,22 @@ def test_a_failed_write_leaves_the_one_before(tmp_path, monkeypatch):
 def test_a_file_of_somebody_else_is_no_checkpoint(tmp_path):
     (tmp_path / "c").write_text("words")
     with pytest.raises(DataError, match="is no readable checkpoint"):
+        checkpoint.load(tmp_path / "c")
+
+
+def test_no_byte_may_change(tmp_path):
+    path = tmp_path / "c"
+    checkpoint.save(path, {"weight": torch.randn(5)}, {"step": 3})
+    whole = path.read_bytes()
+    for at in range(len(whole)):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+        with pytest.raises(DataError, match=r"no readable checkpoint|a checkpoint of format"):
+            checkpoint.load(path)
+    path.write_bytes(whole)
+    assert checkpoint.load(path)[1] == {"step": 3}
+
+
+def test_one_of_another_version_says_so(tmp_path):
+    save_file({"weight": torch.zeros(2)}, tmp_path / "c", {"state": "{}"})
+    with pytest.raises(DataError, match="checkpoint of format unknown: expected 2, that of this"):
         checkpoint.load(tmp_path / "c")

@@ -12,8 +12,9 @@ import pytest
 import torch
 from torch import nn
 
-from martlet.core import DataError, SpecError
+from martlet.core import DataError, OutputError, SpecError
 from martlet.models.sasrec import SASRec
+from martlet.train import checkpoint
 from martlet.train.loop import Diverged, train
 from martlet.train.plan import Plan
 from martlet.train.run import Epoch, Report, Run, Stopped
@@ -167,7 +168,8 @@ class TestResume:
         assert done.returncode == -signal.SIGKILL, done.stderr
         resumed = SPEC.fit(ring(), seed=1, run=Run(tmp_path, resume=True))
         assert_same(tables(resumed), whole)
-        assert not list(tmp_path.glob(".*.tmp"))
+        kept = {"checkpoint.safetensors", "lock", "log.jsonl", "report.json"}
+        assert {path.name for path in tmp_path.iterdir()} == kept
 
     def test_a_finished_run_resumes_to_the_same(self, whole, tmp_path):
         first = SPEC.fit(ring(), seed=1, run=Run(tmp_path))
@@ -187,6 +189,41 @@ class TestResume:
         path.write_bytes(damage(path.read_bytes()))
         with pytest.raises(DataError, match="is no readable checkpoint"):
             SPEC.fit(ring(), seed=1, run=Run(tmp_path, resume=True))
+
+    @pytest.mark.parametrize("change", [
+        lambda tensors, state: state.pop("epochs"),
+        lambda tensors, state: state.update(epochs=[{"loss": 1.0}]),
+        lambda tensors, state: state.update(sums=[0.0]),
+        lambda tensors, state: tensors.update(other=tensors["network.items"]),
+        lambda tensors, state: tensors.update({"network.items": tensors["network.items"][:3]}),
+        lambda tensors, state: tensors.pop("network.items"),
+        lambda tensors, state: tensors.update({"optimizer.dense.x": tensors["network.items"]}),
+    ])  # fmt: skip
+    def test_a_checkpoint_of_another_model_is_refused(self, change, tmp_path):
+        SPEC.fit(ring(), seed=1, run=Run(tmp_path))
+        tensors, state = checkpoint.load(tmp_path / "checkpoint.safetensors")
+        change(tensors, state)
+        checkpoint.save(tmp_path / "checkpoint.safetensors", tensors, state)
+        with pytest.raises(DataError, match=r"does not fit the model \(.*\): resume with the ver"):
+            SPEC.fit(ring(), seed=1, run=Run(tmp_path, resume=True))
+
+    def test_two_trainings_never_share_a_folder(self, tmp_path):
+        def second(*_):
+            SPEC.fit(ring(), seed=2, run=Run(tmp_path))
+
+        with pytest.raises(OutputError, match=r"another training is under way .*: wait for"):
+            SPEC.fit(ring(), seed=1, run=Run(tmp_path, progress=second))
+        SPEC.fit(ring(), seed=1, run=Run(tmp_path))
+
+    @pytest.mark.parametrize("blocked", ["", "lock", "log.jsonl", "report.json"])
+    def test_a_folder_that_cannot_be_written_to(self, blocked, tmp_path):
+        where = tmp_path / "run"
+        if blocked:
+            (where / blocked).mkdir(parents=True)
+        else:
+            where.write_text("a file")
+        with pytest.raises(OutputError, match=r"could not write .*run|is a folder: expected"):
+            SPEC.fit(ring(), seed=1, run=Run(where))
 
     def test_a_signal_ends_the_step_saves_and_says_how_to_go_on(self, whole, tmp_path):
         def interrupt(step, done, total):
@@ -211,6 +248,19 @@ class TestResume:
         step, done, total = told[-1]
         assert step.startswith("train: epoch 3, loss ")
         assert done == total == lines[-1]["step"]
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"every_steps": "a"}, "every_steps is 'a': expected a number, 0 or more"),
+        ({"every_s": float("nan")}, "every_s is nan"),
+        ({"every_s": -1}, "every_s is -1"),
+    ],
+)
+def test_a_run_that_makes_no_sense(given, words):
+    with pytest.raises(SpecError, match=words):
+        Run(**given)
 
 
 def report(*curve):

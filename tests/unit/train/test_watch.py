@@ -76,6 +76,7 @@ def test_what_is_not_installed_is_told_before_the_first_step(name, module, tmp_p
 
 
 def test_what_makes_no_sense():
+    assert Run(watch="mlflow").watch == ("mlflow",)
     with pytest.raises(SpecError, match="watch is 'wandb': expected tensorboard or mlflow"):
         Run(watch=("wandb",))
     with pytest.raises(SpecError, match="tensorboard writes beside the run's log, and there is no"):
