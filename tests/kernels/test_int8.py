@@ -16,16 +16,16 @@ from martlet.kernels.codes import GAIN, Codes
 from martlet.kernels.dots import half_dots, join
 from martlet.kernels.int8 import (
     _half_products,
-    _products,
     best_rows,
     best_rows_reference,
+    products,
     topk_int8,
     topk_int8_reference,
 )
 from martlet.kernels.topk import topk_dot
 
 ROOT = Path(__file__).parents[2]
-LAYOUTS = ("whole", "halves", "alone")
+LAYOUTS = ("whole", "halves", "alone", "affine", "columns", "affine columns")
 KINDS = ("normal", "ties", "zeros", "scales", "tiny", "same", "clusters")
 
 
@@ -57,6 +57,16 @@ def laid_out(layout: str, vectors: np.ndarray) -> tuple[Codes, np.ndarray]:
     if layout == "alone":
         vectors = codes.values.astype(np.float32) * codes.scale[:, None]
         return Codes(codes.values, codes.scale), vectors
+    if layout in ("affine", "columns", "affine columns"):
+        sizes = np.abs(np.random.default_rng(1).standard_normal((2, max(vectors.shape))))
+        per = vectors.shape[1] if "columns" in layout else len(vectors)
+        scale, zero = sizes.astype(np.float32)[:, :per]
+        if layout == "affine":
+            codes = Codes(codes.values, scale, zero=zero)
+        else:
+            zero = zero if "affine" in layout else None
+            codes = Codes(codes.values, scale[:0], columns=scale, zero=zero)
+        return codes, codes.rows(np.arange(len(vectors)))
     return codes, vectors
 
 
@@ -128,9 +138,10 @@ def test_finds_what_float32_finds(
 def test_the_bound_holds_for_every_row(kind, query_kind, d, seed, layout):
     query = make(query_kind, 1, d, seed + 1)
     codes, vectors = laid_out(layout, make(kind, 200, d, seed))
-    z, error, slack = codes.bounds(query)
+    z, error, slack, shift = codes.bounds(query)
     whole = numbers(codes)
-    step = np.abs(query).max().astype(float) / min(32767, (2**31 - 1) // (128 * d)) or 1.0
+    asked = query[0].astype(float) * (1 if codes.columns is None else codes.columns)
+    step = np.abs(asked).max() / min(32767, (2**31 - 1) // (128 * d)) or 1.0
     coarse = whole @ z[0].astype(np.int64)
     if layout == "halves":
         near, middle, further = codes.half_bounds(z)
@@ -139,8 +150,13 @@ def test_the_bound_holds_for_every_row(kind, query_kind, d, seed, layout):
         assert (np.abs(coarse - GAIN * products.astype(np.int64) - middle) <= further).all()
     exact = vectors.astype(float) @ query[0].astype(float)
     # In the kernel's unit: a step of the query times the largest scale's power of two.
-    scale = codes.scale.astype(float) * codes.unit
-    off = np.abs(exact / step * codes.unit - scale * coarse)
+    scale = (codes.scale if codes.columns is None else np.ones(200)).astype(float) * codes.unit
+    estimate = scale * coarse
+    if codes.zero is not None:
+        each = codes.zero.astype(float)
+        known = each * shift[0] if codes.columns is None else each @ query[0] / step * codes.unit
+        estimate = estimate + known
+    off = np.abs(exact / step * codes.unit - estimate)
     assert (off <= scale * float(error[0]) + float(slack[0])).all()
 
 
@@ -254,7 +270,7 @@ def test_the_coarse_products_are_exact_whole_numbers(n, d):
     z = random.choice(np.array([-limit, 1, limit], np.int16), d)
     values[0], z[:] = -128, -limit  # the largest sum there can be
     total = np.empty(max(n, 8), np.int32)
-    _products(values, z, total)
+    products(values, z, total)
     np.testing.assert_array_equal(total[:n], values.astype(np.int64) @ z.astype(np.int64))
 
 

@@ -7,6 +7,8 @@ with z in int16, so that one integer product a row, z . c, gives
     step * E = |q| R + |p| C + rounding,   R >= |r| / scale,   C >= |c|   over all rows
 
 by Cauchy-Schwarz: one number E a query bounds the error of every row in units of its own scale.
+Scales of columns are multiplied into the query, so that every row has the scale 1. What is added to
+all codes of a row adds itself times the sum of the query.
 Halved, the codes are c = 16 h + l with h and l of four bits in planes of their own, and the query
 is z = 256 x + y with x in int8; the high halves alone give
 
@@ -45,13 +47,16 @@ class Codes:
     Attributes:
         values: (n, d) int8 codes; halved, the (n, w) uint8 high halves plus 8, two to a byte, with
             d filled up by zeros to 2 w, a multiple of 32.
-        scale: (n,) float32, at least 0; a value is about its code times the scale of its row.
+        scale: (n,) float32, at least 0; a value is about its code times the scale of its row. Empty
+            where ``columns`` are given.
         vectors: (n, d) float32 or float16 that the codes stand for, in memory or mapped from a
             file; read only where a row may be in the answer. None: the codes are all there is.
         residual: R, the largest |v - scale * c| / scale over the rows; infinite if unknown. Rows
             of vanishing scale are left out: what they are off by is bounded as it stands.
         low: (n, w) uint8 low halves, two to a byte; None where ``values`` are whole codes.
         low_norm: L, the largest |l - 7.5| of a row.
+        columns: (d,) float32, at least 0; a value is its code times the scale of its column.
+        zero: what is added to that: (n,) float32 to a row, beside ``columns`` (d,) to a column.
     """
 
     values: I8 | U8
@@ -60,6 +65,8 @@ class Codes:
     residual: float = np.inf
     low: U8 | None = None
     low_norm: float = 0.0
+    columns: F32 | None = None
+    zero: F32 | None = None
 
     @staticmethod
     def of(vectors: F32) -> Codes:
@@ -108,16 +115,36 @@ class Codes:
 
     @cached_property
     def unit(self) -> float:
-        """A power of two that brings the largest scale near 1; NaN if one is not finite."""
-        top = float(np.max(self.scale, initial=0.0))
-        return float(np.ldexp(1.0, min(126, -int(np.frexp(top)[1])))) if top < np.inf else np.nan
+        """A power of two that brings the largest scale near 1; NaN if a number is not finite."""
+        top = float(np.max(self.scale, initial=0.0)) if self.columns is None else 1.0
+        sure = top < np.inf and np.isfinite(self._largest_zero)
+        return float(np.ldexp(1.0, min(126, -int(np.frexp(top)[1])))) if sure else np.nan
+
+    @cached_property
+    def _largest_zero(self) -> float:
+        return 0.0 if self.zero is None else float(np.abs(self.zero).max(initial=0.0))
 
     def rows(self, at: I32) -> F32:
         """Return the (len(at), d) float32 rows that count: the vectors, or code times scale."""
         if self.vectors is not None:
             return self.vectors[at].astype(np.float32, copy=False)
+        each = self.columns is None
         with np.errstate(invalid="ignore", over="ignore"):
-            return self.values[at].astype(np.float32) * self.scale[at][:, None]
+            wide: F32 = self.values[at].astype(np.float32)
+            wide *= self.scale[at][:, None] if self.columns is None else self.columns
+            if self.zero is not None:
+                wide += self.zero[at][:, None] if each else self.zero
+            return wide
+
+    def shifts(self, vectors: F32, step: NDArray[np.float64]) -> tuple[F32, NDArray[np.float64]]:
+        """Return what a zero of a row is multiplied by, and what zeros make a product err by.
+
+        Both (B,), in the units of ``bounds``, whose steps (B,) are given.
+        """
+        exact = vectors.astype(np.float64)
+        shift = np.zeros(len(exact)) if self.columns is not None else exact.sum(1) / step
+        rounding = 2 * (exact.shape[1] + 8) * _HALF * np.abs(exact).sum(1) / step
+        return (shift * self.unit).astype(np.float32), rounding * self._largest_zero * self.unit
 
     @property
     def nbytes(self) -> int:
@@ -125,19 +152,22 @@ class Codes:
         low = 0 if self.low is None else self.low.nbytes
         return self.values.nbytes + low + self.scale.nbytes
 
-    def bounds(self, vectors: F32) -> tuple[NDArray[np.int16], F32, F32]:
-        """Return z, E, and what is added to every upper bound besides.
+    def bounds(self, vectors: F32) -> tuple[NDArray[np.int16], F32, F32, F32]:
+        """Return z, E, what every upper bound has added, and what zeros are multiplied by.
 
         Args:
             vectors: (B, d) float32 queries.
 
         Returns:
-            (B, d) int16, filled up by zeros to the codes of a row, and (B,) float32 twice. An
+            (B, d) int16, filled up by zeros to the codes of a row, and (B,) float32 thrice. An
             infinite addition means that nothing is known: every row has to be scored again.
         """
         d = vectors.shape[1]
         limit = min(32767, (2**31 - 1) // (128 * max(1, d)))  # z . c stays within int32
         exact = vectors.astype(np.float64)
+        if self.columns is not None:
+            with np.errstate(invalid="ignore"):
+                exact = exact * self.columns
         top = np.abs(exact).max(1, initial=0.0)
         codes = d if self.low is None else 2 * self.values.shape[1]
         z = np.zeros((len(vectors), codes), np.int16)
@@ -148,21 +178,24 @@ class Codes:
             rest = np.linalg.norm(exact - step[:, None] * z[:, :d], axis=1)
             length = np.linalg.norm(exact, axis=1)
             code = 128 * np.sqrt(d)
-            # Without vectors a row is its code times its scale, rounded once.
-            residual = _HALF * code if self.vectors is None else self.residual
+            # Without vectors a row is its code times its scale, rounded once, and plus its zero.
+            residual = 2 * _HALF * code if self.vectors is None else self.residual
             rounding = 2 * (d + 1) * _HALF * length * (code + residual)
             error = (length * residual + rest * code + rounding) / step
             # The bounds themselves are computed in float32: a few roundings of |z . c| + 3 E.
             error = error * (1 + 2.0**-18) + 2.0**-19 * np.linalg.norm(z, axis=1) * code
             # Below float32's normal range errors are absolute: those of a score, of a bound.
             slack = 1e-30 + (length * _least(d) + 2 * d * _TINY) * self.unit / step
+            shift, apart = self.shifts(vectors, step)
+            slack = slack + 2 * apart
             largest = length * (code + residual) / self.unit
-            sure = (largest < 1e37) & (error < 1e30) & (slack < 1e30)
+            sure = (largest < 1e37) & (error < 1e30) & (slack < 1e30) & np.isfinite(shift)
         none = np.float32(np.inf)
         return (
             z,
             np.where(sure, error, 0).astype(np.float32),
             np.where(sure, slack, none).astype(np.float32),
+            np.where(sure, shift, 0).astype(np.float32),
         )
 
     def half_bounds(

@@ -8,7 +8,7 @@ the memory, if it is asked in time. Products of bytes are the one thing that LLV
 itself: AVX2's ``vpmaddubsw`` is asked for by name, where the machine has it.
 
 Codes of four bits, 0 to 15, stand two to a byte: of each 16 bytes the low bits are codes 0 to 15,
-the high bits codes 16 to 31.
+the high bits codes 16 to 31. Codes of two bits stand four to a byte in the same way.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ _CODES = ir.VectorType(ir.IntType(8), STEP)
 _SHORTS = ir.VectorType(ir.IntType(16), STEP)
 _PRODUCTS = ir.VectorType(_INT, STEP)
 _SUMS = ir.VectorType(_INT, STEP // 2)
+_FLOATS = ir.VectorType(ir.FloatType(), ROWS)
 
 
 @intrinsic
@@ -52,6 +53,33 @@ def half_dots(typing: Any, values: Any, row: Any, query: Any, out: Any) -> Any:
     ``out`` (n,) is int32. All are C-contiguous. O(w).
     """
     return types.void(values, row, query, out), _generate_half_dots
+
+
+@intrinsic
+def packed4_dots(
+    typing: Any, values: Any, row: Any, start: Any, group: Any, query: Any, middle: Any,
+    scale: Any, place: Any, out: Any,
+) -> Any:  # fmt: skip
+    """Write scaled products of rows ``row`` to ``row + 7`` to ``out[place : place + 8]``.
+
+    A row of ``values`` (n, w) uint8 is made of runs of two codes of four bits a byte. Run r begins
+    at byte ``start[r]``; its codes are multiplied by ``query[r]``, (2, 16) int8; their sum less
+    ``4 middle[r]`` counts times ``scale[row, group[r]]``, (n, G) bits of bfloat16 in uint16. Each
+    run is read as 16 bytes, beyond its end and the row's too: the query has to be 0 there.
+    ``start`` and ``group`` are int64, ``middle`` and ``out`` float32, and all are C-contiguous.
+    """
+    given = values, row, start, group, query, middle, scale, place, out
+    return types.void(*given), lambda *rest: _generate_packed(4, *rest)
+
+
+@intrinsic
+def packed2_dots(
+    typing: Any, values: Any, row: Any, start: Any, group: Any, query: Any, middle: Any,
+    scale: Any, place: Any, out: Any,
+) -> Any:  # fmt: skip
+    """Do as ``packed4_dots`` does with four codes of two bits a byte; ``query[r]`` is (4, 16)."""
+    given = values, row, start, group, query, middle, scale, place, out
+    return types.void(*given), lambda *rest: _generate_packed(2, *rest)
 
 
 @intrinsic
@@ -112,6 +140,76 @@ def _generate_half_dots(context: Any, build: Any, signature: Any, arguments: Any
     with build.if_then(build.trunc(build.udiv(width, _LONG(STEP)), ir.IntType(1))):
         add(build.sub(width, _LONG(STEP)), STEP)
     return _store(context, build, sums, row, out)
+
+
+def _generate_packed(bits: int, context: Any, build: Any, signature: Any, arguments: Any) -> Any:
+    values, row, start, group, query, middle, scale, place, out = _arrays(
+        context, build, signature, arguments
+    )
+    width, groups = (build.extract_value(array.shape, 1) for array in (values, scale))
+    first = build.gep(values.data, [build.mul(row, width)])
+    scales = build.gep(scale.data, [build.mul(row, groups)])
+    sums = [cgutils.alloca_once_value(build, _FLOATS([0.0] * ROWS)) for _ in range(ROWS // 2)]
+    with cgutils.for_range(build, build.udiv(width, _LONG(_LINE // ROWS))) as lines:
+        _ask(build, first, build.add(build.mul(lines.index, _LONG(_LINE)), _LONG(_AHEAD)))
+    with cgutils.for_range(build, build.extract_value(start.shape, 0)) as runs:
+        offset, own = (build.load(build.gep(one.data, [runs.index])) for one in (start, group))
+        less = _splat(build, build.load(build.gep(middle.data, [runs.index])), ROWS)
+        planes = []
+        for plane in range(8 // bits):
+            at = build.add(build.mul(runs.index, _LONG(128 // bits)), _LONG(plane * STEP))
+            one = _load(build, query.data, at, _CODES, align=1)
+            planes.append(_pick(build, one, one, range(2 * STEP))[0])
+        for pair, total in enumerate(sums):
+            rows = [_LONG(2 * pair), _LONG(2 * pair + 1)]
+            places = [build.add(offset, build.mul(r, width)) for r in rows]
+            raw = [_load(build, first, at, _CODES, align=1) for at in places]
+            both = _pick(build, *raw, range(2 * STEP))[0]
+            product = _float_product(build, bits, both, planes)
+            factors = [
+                _splat(build, _wide(build, scales, build.add(own, build.mul(r, groups))), STEP // 4)
+                for r in rows
+            ]
+            factor = _pick(build, *factors, range(ROWS))[0]
+            added = build.fmul(build.fsub(product, less), factor)
+            build.store(build.fadd(build.load(total), added), total)
+    at = [0, 2, 8, 10, 4, 6, 12, 14]
+    folded = [build.load(total) for total in sums]
+    while len(folded) > 1:
+        pairs = zip(folded[::2], folded[1::2], strict=True)
+        picked = [_pick(build, *two, at, [i + 1 for i in at]) for two in pairs]
+        folded = [build.fadd(*two) for two in picked]
+    # Even rows lie in the first half, odd rows in the second.
+    (found,) = _pick(build, folded[0], folded[0], [0, 4, 1, 5, 2, 6, 3, 7])
+    build.store(found, build.bitcast(build.gep(out.data, [place]), _FLOATS.as_pointer()), align=4)
+    return context.get_dummy_value()
+
+
+def _float_product(build: Any, bits: int, both: Any, planes: list[Any]) -> Any:
+    """Return eight float32 sums of products: four of the first 16 bytes, four of the others."""
+    mask, products = both.type([(1 << bits) - 1] * (2 * STEP)), []
+    for plane, query in enumerate(planes):
+        shifted = build.lshr(both, both.type([plane * bits] * (2 * STEP))) if plane else both
+        last = plane == len(planes) - 1
+        codes = shifted if last else build.and_(shifted, mask)
+        products.append(_byte_pairs(build, codes, query, 2 * STEP))
+    total = products[0]
+    for product in products[1:]:
+        total = build.add(total, product)
+    return build.sitofp(_short_pairs(build, total, STEP), _FLOATS)
+
+
+def _wide(build: Any, bits: Any, at: Any) -> Any:
+    """Return the float32 of the bits of a bfloat16."""
+    found = build.zext(build.load(build.gep(bits, [at])), _INT)
+    return build.bitcast(build.shl(found, _INT(16)), ir.FloatType())
+
+
+def _splat(build: Any, value: Any, lanes: int) -> Any:
+    """Return a vector of one value."""
+    kind = ir.VectorType(value.type, lanes)
+    one = build.insert_element(kind(ir.Undefined), value, _INT(0))
+    return _pick(build, one, one, [0] * lanes)[0]
 
 
 def _generate_join(context: Any, build: Any, signature: Any, arguments: Any) -> Any:

@@ -35,6 +35,7 @@ _GATHERED = 1 << 16  # rows that are gathered at a time to be scored again
 _WAITING = 16  # rows whose low halves the memory is asked for at a time
 _NO_ROWS = np.zeros(0, np.int64), np.zeros(0, np.int32)
 _ALL = np.zeros(0, np.bool_)
+_NO_ZERO = np.zeros(0, np.float32)
 _WHOLE = np.zeros((0, 0), np.uint8)  # no low halves
 
 
@@ -74,12 +75,15 @@ def topk_int8(
     threads = num_threads() if threads is None else threads
     indptr, indices = _NO_ROWS if hidden is None else (hidden.indptr, hidden.indices)
     mask = _ALL if allow is None else np.ascontiguousarray(allow)
-    z, error, slack = codes.bounds(vectors)
+    z, error, slack, shift = codes.bounds(vectors)
     values = np.ascontiguousarray(codes.values)
     low = _WHOLE if codes.low is None else codes.low
     finite = np.isfinite(codes.unit)
     unit = np.float32(codes.unit if finite else 1)
     scale = codes.scale if finite else np.zeros(n, np.float32)
+    # The zeros of columns add the same to every row's score, and so rank nothing.
+    zero = codes.zero if finite and codes.columns is None else None
+    zero = _NO_ZERO if zero is None else zero
     parts = max(1, min(threads * _PIECES, n * vectors.shape[1] // _GRAIN)) if threads > 1 else 1
     floors = np.full((parts, size, k), -np.inf, np.float32)
     known = np.full(size, -np.inf, np.float32)
@@ -100,7 +104,7 @@ def topk_int8(
             if halves:
                 found[part] = _scan_halves(values, low, scale, unit, coarse, reach, *rest)
             else:
-                found[part] = _scan(values, low, scale, unit, *rest)
+                found[part] = _scan(values, low, scale, zero, shift, unit, *rest)
             # Lists of k fill from -inf, so that a floor is known where there are k rows.
             np.maximum(known, floors[part].min(1, initial=np.inf), out=known)
 
@@ -168,7 +172,7 @@ def topk_int8_reference(
 
 
 @njit(cache=True, nogil=True)
-def _products(values: Any, z: Any, total: I32) -> None:
+def products(values: Any, z: Any, total: I32) -> None:
     """Write the products of the rows given; ``total`` has room for ``ROWS`` at least."""
     n, d = values.shape
     if n >= ROWS:
@@ -220,9 +224,31 @@ def _bound(total: I32, scale: F32, unit: Any, gain: Any, reach: Any, cut: Any, u
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
+def _bound_one_scale(count: int, total: I32, unit: Any, reach: Any, cut: Any, upper: F32) -> int:
+    """Do as ``_bound`` does for ``count`` rows of the scale 1."""
+    above = np.int32(0)
+    for row in range(np.uint64(count)):
+        bound = unit * (np.float32(total[row]) + reach)
+        upper[row] = bound
+        above = np.int32(above + np.int32(bound >= cut))
+    return above  # type: ignore[return-value]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _add_zeros(zero: F32, shift: Any, cut: Any, upper: F32) -> int:
+    """Add the zeros' part to the upper bounds and return how many come up to ``cut`` now."""
+    above = np.int32(0)
+    for row in range(len(zero)):
+        upper[row] = upper[row] + zero[row] * shift
+        above = np.int32(above + np.int32(upper[row] >= cut))
+    return above  # type: ignore[return-value]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
 def _scan(
-    values: Any, low: Any, scale: F32, unit: Any, z: Any, error: F32, slack: F32,
-    first: int, last: int, indptr: Any, indices: I32, allow: Any, known: F32, floors: F32,
+    values: Any, low: Any, scale: F32, zero: F32, shift: F32, unit: Any,
+    z: Any, error: F32, slack: F32, first: int, last: int,
+    indptr: Any, indices: I32, allow: Any, known: F32, floors: F32,
 ) -> Any:  # fmt: skip
     """Return (query, row, upper bound) of what may be in the answers from rows ``first:last``.
 
@@ -241,21 +267,28 @@ def _scan(
             join(values[start:stop], low[start:stop], whole)
         for b in range(size):
             if len(low):
-                _products(whole[: stop - start], z[b], total)
+                products(whole[: stop - start], z[b], total)
             else:
-                _products(values[start:stop], z[b], total)
-            cut = _cut(floors[b, 0], filled[b] == k, known[b], slack[b])
-            if not _bound(total, scale[start:stop], unit, 1, error[b], cut, upper):
+                products(values[start:stop], z[b], total)
+            cut = threshold(floors[b, 0], filled[b] == k, known[b], slack[b])
+            if len(scale):
+                above = _bound(total, scale[start:stop], unit, 1, error[b], cut, upper)
+            else:
+                above = _bound_one_scale(stop - start, total, unit, error[b], cut, upper)
+            if len(zero):
+                above = _add_zeros(zero[start:stop], shift[b], cut, upper)
+            if not above:
                 continue
             for row in range(start, stop):
                 bound = upper[row - start]
-                if bound < cut or not _shown(b, row, indptr, indices, allow):
+                if bound < cut or not shown(b, row, indptr, indices, allow):
                     continue
-                lower = bound - np.float32(2) * (scale[row] * unit * error[b])
+                step = scale[row] * unit if len(scale) else unit
+                lower = bound - np.float32(2) * (step * error[b])
                 filled[b] = offer(floors[b], heap_rows[b], filled[b], lower, np.int32(row))
-                cut = _cut(floors[b, 0], filled[b] == k, known[b], slack[b])
+                cut = threshold(floors[b, 0], filled[b] == k, known[b], slack[b])
                 if count == len(rows):
-                    queries, rows, bounds, count = _room(
+                    queries, rows, bounds, count = sift(
                         queries, rows, bounds, floors, filled, slack
                     )
                 queries[count], rows[count], bounds[count] = b, row, bound
@@ -299,13 +332,13 @@ def _scan_halves(
                 dots(whole, 0, z[0], products)
             row = waiting[at]
             bound = scale[row] * unit * (np.float32(products[at % ROWS]) + error[0])
-            if bound < cut or not _shown(0, row, indptr, indices, allow):
+            if bound < cut or not shown(0, row, indptr, indices, allow):
                 continue
             lower = bound - np.float32(2) * (scale[row] * unit * error[0])
             filled[0] = offer(floors[0], heap_rows, filled[0], lower, np.int32(row))
-            cut = _cut(floors[0, 0], filled[0] == k, known[0], slack[0])
+            cut = threshold(floors[0, 0], filled[0] == k, known[0], slack[0])
             if count == len(rows):
-                queries, rows, bounds, count = _room(queries, rows, bounds, floors, filled, slack)
+                queries, rows, bounds, count = sift(queries, rows, bounds, floors, filled, slack)
             queries[count], rows[count], bounds[count] = 0, row, bound
             count += 1
         num_waiting = 0
@@ -313,7 +346,7 @@ def _scan_halves(
 
 
 @njit(cache=True, nogil=True)
-def _shown(b: int, row: int, indptr: Any, indices: I32, allow: Any) -> bool:
+def shown(b: int, row: int, indptr: Any, indices: I32, allow: Any) -> bool:
     """Return whether a query may be answered by a row."""
     if len(allow) and not allow[row]:
         return False
@@ -330,13 +363,13 @@ def _shown(b: int, row: int, indptr: Any, indices: I32, allow: Any) -> bool:
 
 
 @njit(cache=True, nogil=True)
-def _cut(least: Any, full: bool, known: Any, slack: Any) -> Any:
+def threshold(least: Any, full: bool, known: Any, slack: Any) -> Any:
     """Return what an upper bound has to come up to: the floor of k rows met, or one known."""
     return (max(least, known) if full else known) - slack
 
 
 @njit(cache=True, nogil=True)
-def _room(queries: I32, rows: I32, bounds: F32, floors: F32, filled: Any, slack: F32) -> Any:
+def sift(queries: I32, rows: I32, bounds: F32, floors: F32, filled: Any, slack: F32) -> Any:
     """Drop what the floors have since ruled out, and make places where that is not much."""
     k = floors.shape[1]
     kept = 0

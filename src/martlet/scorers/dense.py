@@ -1,4 +1,4 @@
-"""Every value as a number of its own: fp32 and fp16."""
+"""Every value as a number of its own: fp32, fp16 and bf16."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 F32 = NDArray[np.float32]
 
 _BLOCK_VALUES = 1 << 20  # 4 MB once widened
+_LARGEST_BF16 = np.float32(255 * 2.0**120)
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Dense:
     """Values one by one, "values" (n, d).
 
     Attributes:
-        family: "fp32" or "fp16".
+        family: "fp32", "fp16" or "bf16", which is stored as the uint16 of its bits.
     """
 
     family: str
@@ -43,7 +44,7 @@ class Dense:
     @property
     def dtype(self) -> Any:
         """What a value is stored as."""
-        return {"fp32": np.float32, "fp16": np.float16}[self.family]
+        return {"fp32": np.float32, "fp16": np.float16, "bf16": np.uint16}[self.family]
 
     @property
     def bits(self) -> float:
@@ -59,13 +60,17 @@ class Dense:
 
     def rows(self, table: Table, at: At) -> F32:
         """Return the (len(at), d) float32 rows; a slice of fp32 shares the table's memory."""
+        if self.family == "bf16":
+            from martlet.kernels.half import from_bf16
+
+            return from_bf16(table.values[at])
         return table.values[at].astype(np.float32, copy=False)  # type: ignore[no-any-return]
 
     def encode(self, table: Table, moment: Any = None) -> dict[str, Array]:
         """Return the values, rounded to nearest. O(n d).
 
         Raises:
-            SpecError: a value that float16 cannot hold.
+            SpecError: a value that a half cannot hold.
         """
         values = np.empty(table.shape, self.dtype)
         for start, stop in blocks(*table.shape):
@@ -91,10 +96,12 @@ class Dense:
 
             return topk_dot(vectors, table.prepared, k, hidden, allow, threads)
 
-        from martlet.kernels.half import widen
+        from martlet.kernels.half import widen, widen_bf16
+
+        widened = widen if self.family == "fp16" else widen_bf16
 
         def wide(start: int, stop: int) -> F32:
-            return widen(table.prepared, start, stop)
+            return widened(table.prepared, start, stop)
 
         return topk_blocks(wide, table.shape, vectors, k, hidden, allow, threads)
 
@@ -140,18 +147,24 @@ def without_option(family: str, option: str) -> str:
 
 
 def narrow(values: F32, out: Any) -> None:
-    """Write ``values`` into ``out``, a float of as many bits or fewer, rounded to nearest.
+    """Write ``values`` into ``out``, float32, float16 or bits of bfloat16, rounded to nearest.
 
     Raises:
         SpecError: a value beyond its range.
     """
-    limit = np.finfo(out.dtype).max
+    plain = out.dtype != np.uint16
+    limit = np.finfo(out.dtype).max if plain else _LARGEST_BF16
     if values.size and not np.abs(values).max() <= limit:
         raise SpecError(
             f"the table holds a value of {np.abs(values).max():g}, beyond {limit:g}, the largest "
-            f"of {out.dtype}: store it as int8 or fp32"
+            f"of {out.dtype if plain else 'bfloat16'}: store it as int8 or fp32"
         )
-    out[...] = values
+    if plain:
+        out[...] = values
+    else:
+        from martlet.kernels.half import to_bf16
+
+        out[...] = to_bf16(values)
 
 
 def _columns(csr: CSR, start: int, stop: int) -> CSR:

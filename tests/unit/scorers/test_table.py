@@ -4,6 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from martlet.core import CSR, BundleError, SpecError, rng
+from martlet.kernels.topk import topk_dot
+from martlet.scorers.storages import families, storage_of
 from martlet.scorers.table import Table, blocks, check_csr, tables_under
 
 X = rng(0, "table").normal(size=(9, 5)).astype(np.float32)
@@ -36,6 +38,76 @@ def test_smaller_precisions_take_fewer_bytes(precision, nbytes):
     assert not small.dense()[3].any()
 
 
+DENSE = [name for name in families() if not name.startswith("csr")]
+
+
+@pytest.mark.parametrize("storage", [*DENSE, "int4:2", "int2-affine:3"])
+def test_every_storage_keeps_rows_and_finds_the_best_by_them(storage, tmp_path):
+    x = rng(1, "storages").normal(size=(60, 7)).astype(np.float32)
+    x[3], x[5] = 0, 2
+    table = Table.of(x).to(storage)
+    table.check("x")
+    assert table.storage == storage
+    assert storage == "fp32" or table.nbytes < Table.of(x).nbytes
+    wide = table.dense()
+    step = {"8": 0.02, "4": 0.3, "2": 1.2}.get(storage[3:4], 0.02)
+    assert np.abs(wide - x).max() <= step
+    assert np.array_equal(table.rows(np.array([9, 0, 9])), wide[[9, 0, 9]])
+    assert np.array_equal(table.rows(slice(4, 8)), wide[4:8])
+    if "affine" in storage:  # a row that is all alike has a middle and no range
+        np.testing.assert_allclose(wide[5], 2, atol=step)
+    if "int2" not in storage and "affine" not in storage:
+        assert not wide[3].any()
+    vectors = rng(2, "storages").normal(size=(3, 7)).astype(np.float32)
+    rows, scores = table.kind.topk(table, vectors, 9, None, None, 1)
+    best = topk_dot(vectors, np.ascontiguousarray(wide.T), 9)
+    assert np.array_equal(rows, best[0])
+    assert np.array_equal(scores, best[1])
+
+
+@pytest.mark.parametrize("storage", [name for name in DENSE if name.startswith("int")])
+def test_calibrated_ranges_err_less_on_the_products_they_are_for(storage):
+    random = rng(3, "moment")
+    x = random.normal(size=(400, 16)).astype(np.float32) ** 3
+    queries = random.normal(size=(500, 16)) * np.linspace(0.05, 2, 16)
+    moment = queries.T @ queries / len(queries)
+
+    def error(table):
+        off = (table.dense() - x).astype(np.float64)
+        return np.einsum("ij,jk,ik->i", off, moment, off).mean()
+
+    plain, calibrated = Table.of(x).to(storage), Table.of(x).to(storage, moment)
+    assert calibrated.storage == plain.storage
+    assert calibrated.nbytes == plain.nbytes
+    assert error(calibrated) <= error(plain) * 1.0001
+    assert storage.startswith("int8") or error(calibrated) < error(plain)
+
+
+@pytest.mark.parametrize("storage", [name for name in DENSE if name.startswith("int")])
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_codes_of_what_is_not_finite_are_refused(storage, bad):
+    x = X.copy()
+    x[2, 1] = bad
+    with pytest.raises(SpecError, match="not finite: no codes stand for it"):
+        Table.of(x).to(storage)
+
+
+@pytest.mark.parametrize("name", ["int4:1", "int4:x", "int2:-3", "int8:4", "fp16:2", "csr:1"])
+def test_an_option_that_a_storage_does_not_have_is_refused(name):
+    with pytest.raises(SpecError, match=f"^storage {name} is unknown"):
+        storage_of(name)
+
+
+def test_what_codes_have_no_scale_for_is_refused():
+    with pytest.raises(SpecError, match=r"a value of 3\.4e\+38, beyond codes"):
+        Table.of(X * 0 + 3.4e38).to("int4-affine:2")
+    damaged = Table.of(X).to("int4")
+    damaged.arrays["scale"][0, 0] = 0x8001
+    damaged.check("x", entries=False)
+    with pytest.raises(BundleError, match="table x has a scale below 0"):
+        damaged.check("x")
+
+
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
 def test_sparse_values_keep_their_places(precision):
     small = SPARSE.to(precision)
@@ -57,7 +129,9 @@ def test_the_same_precision_is_the_same_table():
 
 
 def test_an_unknown_precision_is_refused():
-    with pytest.raises(SpecError, match="storage 'fp64' is unknown: expected fp32, fp16, int8"):
+    with pytest.raises(
+        SpecError, match="storage 'fp64' is unknown: expected fp32, fp16, bf16, int8"
+    ):
         Table.of(X).to("fp64")
 
 
@@ -66,6 +140,8 @@ def test_what_half_precision_cannot_hold_is_refused():
         Table.of(X * 0 + 1e6).to("fp16")
     with pytest.raises(SpecError, match="a value of nan"):
         Table.of(X * np.nan).to("fp16")
+    with pytest.raises(SpecError, match=r"beyond 3\.38953e\+38, the largest of bfloat16"):
+        Table.of(X * 0 + 3.4e38).to("bf16")
 
 
 @settings(max_examples=30, deadline=None)
