@@ -18,6 +18,7 @@ import martlet.serve  # noqa: F401
 if TYPE_CHECKING:
     from martlet.compress.compress import compress as compress
     from martlet.compress.index import Index as Index
+    from martlet.compress.low_rank import LowRank as LowRank
     from martlet.compress.quantize import Quantize as Quantize
     from martlet.core import MartletError as MartletError
     from martlet.core.dataset import Dataset as Dataset
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from martlet.frontier.explore import explore as explore
     from martlet.frontier.frontier import Frontier as Frontier
     from martlet.frontier.report import write_report as write_report
+    from martlet.measure.gate import gate as gate
     from martlet.measure.measure import measure as measure
     from martlet.measure.quality import evaluate as evaluate
     from martlet.models.bpr import BPR as BPR
@@ -82,6 +84,7 @@ _HOME = {
     "Interactions": "martlet.core",
     "ItemKNN": "martlet.models.item_knn",
     "LastOut": "martlet.data",
+    "LowRank": "martlet.compress.low_rank",
     "MartletError": "martlet.core",
     "MatrixFactorization": "martlet.models.matrix_factorization",
     "NCF": "martlet.models.ncf",
@@ -102,6 +105,7 @@ _HOME = {
     "fit": "martlet.models.fit",
     "from_onnx": "martlet.scorers.imports",
     "from_vectors": "martlet.scorers.imports",
+    "gate": "martlet.measure.gate",
     "measure": "martlet.measure.measure",
     "prepare": "martlet.data",
     "prepare_examples": "martlet.data",

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import fields
 from importlib import import_module
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 from martlet.core import SpecError
 
 _HOMES = {
     "index": "martlet.compress.index:Index",
+    "low-rank": "martlet.compress.low_rank:LowRank",
     "quantize": "martlet.compress.quantize:Quantize",
 }
 
@@ -18,7 +19,7 @@ def names() -> list[str]:
     """Return the names of every transform.
 
     >>> names()
-    ['index', 'quantize']
+    ['index', 'low-rank', 'quantize']
     """
     return list(_HOMES)
 
@@ -51,6 +52,7 @@ def parse(text: str) -> Any:
     name, _, rest = text.strip().partition(":")
     cls = transform_class(name)
     first, *others = [field.name for field in fields(cls)]
+    hints = get_type_hints(cls)
     given: dict[str, Any] = {}
     for place, part in enumerate(rest.split(",") if rest else []):
         key, equals, value = part.strip().partition("=")
@@ -61,12 +63,19 @@ def parse(text: str) -> Any:
                 f"{part.strip()!r} in {text!r}: expected {first} and then, each once, "
                 f"{' or '.join(f'{other}=...' for other in others) or 'nothing'}"
             )
-        given[key] = value if key == first else _number(text, key, value)
+        given[key] = _read(text, key, value, hints[key])
     return cls(**given)
 
 
-def _number(text: str, key: str, value: str) -> float:
+def _read(text: str, key: str, value: str, hint: Any) -> Any:
+    """Return a value as the type of its field asks for; text where that is no number."""
+    kinds = {hint, *get_args(hint)}
     try:
-        return float(value) if key == "recall" else int(value)
-    except ValueError as error:
-        raise SpecError(f"{key} in {text!r} is {value!r}: expected a number") from error
+        if bool in kinds:
+            return {"yes": True, "no": False}[value]
+        if kinds & {float, int}:
+            return float(value) if float in kinds else int(value)
+    except (KeyError, ValueError) as error:
+        expected = "yes or no" if bool in kinds else "a number"
+        raise SpecError(f"{key} in {text!r} is {value!r}: expected {expected}") from error
+    return value

@@ -74,7 +74,7 @@ class ItemItem:
             return topk_candidates(self, queries, k)
         weights, scale = self._codes
         found = topk_item_item(
-            self._history(queries),
+            self.once(queries.history),
             weights,
             k,
             queries.hidden(),
@@ -91,7 +91,7 @@ class ItemItem:
         O(B (entries met + (|history| + C) r + n)).
         """
         self._check(queries)
-        history = self._history(queries)
+        history = self.once(queries.history)
         scores = np.empty(candidates.shape, np.float32)
         for query, asked in enumerate(candidates):
             at = slice(history.indptr[query], history.indptr[query + 1])
@@ -112,7 +112,7 @@ class ItemItem:
         Exact, for the score is a sum over the history. Shares add to 1 where no part is negative.
         """
         self._check(queries)
-        history = self._history(queries)
+        history = self.once(queries.history)
         parts = np.zeros(history.nnz, np.float32)
         for query, item in enumerate(items):
             at = slice(history.indptr[query], history.indptr[query + 1])
@@ -164,25 +164,25 @@ class ItemItem:
                 )
         return ItemItem(tables["weights"], None, bool(config["weighted"])).with_tables(tables)
 
+    def once(self, history: CSR) -> CSR:
+        """Return h, each item once a row and rising, so that its order changes no digit."""
+        n = self.num_items
+        key = history.row_numbers().astype(np.int64) * n + history.indices
+        order = np.argsort(key, kind="stable")
+        first = np.flatnonzero(np.diff(key[order], prepend=-1))
+        weight = None
+        if self.weighted and len(first):
+            weight = np.add.reduceat(history.weights()[order], first)
+        key = key[order][first]
+        indptr = np.searchsorted(key, np.arange(history.num_rows + 1, dtype=np.int64) * n)
+        return CSR(indptr.astype(np.int64), (key % n).astype(np.int32), weight, n)
+
     def _check(self, queries: Queries) -> None:
         if queries.num_items != self.num_items:
             raise QueryError(
                 f"the queries are over {queries.num_items} items, the scorer knows "
                 f"{self.num_items}: build them with the vocabulary of the same bundle"
             )
-
-    def _history(self, queries: Queries) -> CSR:
-        """Return h, each item once a row and rising, so that its order changes no digit."""
-        n, given = self.num_items, queries.history
-        key = given.row_numbers().astype(np.int64) * n + given.indices
-        order = np.argsort(key, kind="stable")
-        first = np.flatnonzero(np.diff(key[order], prepend=-1))
-        weight = None
-        if self.weighted and len(first):
-            weight = np.add.reduceat(given.weights()[order], first)
-        key = key[order][first]
-        indptr = np.searchsorted(key, np.arange(len(queries) + 1, dtype=np.int64) * n)
-        return CSR(indptr.astype(np.int64), (key % n).astype(np.int32), weight, n)
 
     def _parts(self, history: NDArray[np.integer], items: NDArray[np.integer]) -> F32:
         """Return (len(history), len(items)) entries of the whole matrix; ``items`` distinct."""

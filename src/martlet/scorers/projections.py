@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from martlet.core import BundleError, Queries, num_threads
+from martlet.core import CSR, BundleError, Queries, num_threads
 from martlet.scorers.table import Table
 
 F32 = NDArray[np.float32]
@@ -56,10 +56,12 @@ class LinearFold:
     Attributes:
         power: 0 sums, 1 averages.
         inputs: (n, d) vectors to sum where they are not the item vectors themselves.
+        distinct: whether an item of the history counts once, whatever its weights.
     """
 
     power: float = 1.0
     inputs: Table | None = None
+    distinct: bool = False
     kind: ClassVar[str] = "linear"
 
     def project(self, queries: Queries, items: Table) -> F32:
@@ -85,7 +87,7 @@ class LinearFold:
 
     def _weights(self, queries: Queries) -> F32:
         history = queries.history
-        weight = history.weights()
+        weight = _first_of_each(history) if self.distinct else history.weights()
         total = np.bincount(history.row_numbers(), weight, len(queries))
         total[total <= 0] = np.inf if self.power else 1
         scale = (total**-self.power).astype(np.float32)
@@ -97,11 +99,11 @@ class LinearFold:
 
     def with_tables(self, tables: Mapping[str, Table]) -> LinearFold:
         """Return the same projection over other storages."""
-        return LinearFold(self.power, tables.get("inputs"))
+        return replace(self, inputs=tables.get("inputs"))
 
     def config(self) -> dict[str, Any]:
         """Return every number that is no table."""
-        return {"power": self.power}
+        return {"power": self.power} | ({"distinct": True} if self.distinct else {})
 
 
 @dataclass(frozen=True, eq=False)
@@ -236,6 +238,14 @@ class IALSFold:
         return {name: getattr(self, name) for name in names}
 
 
+def _first_of_each(history: CSR) -> F32:
+    """Return (nnz,) float32: 1 for the first event of an item in its row, else 0."""
+    key = history.row_numbers().astype(np.int64) * history.num_cols + history.indices
+    weight = np.zeros(history.nnz, np.float32)
+    weight[np.unique(key, return_index=True)[1]] = 1
+    return weight
+
+
 def projection_from(
     config: Mapping[str, Any], tables: Mapping[str, Table], shape: tuple[int, int]
 ) -> Projection:
@@ -256,7 +266,8 @@ def projection_from(
     numbers = {name: float(config[name]) for name in config if name != "kind"}
     match config["kind"]:
         case "linear":
-            return LinearFold(numbers["power"], tables.get("inputs"))
+            distinct = bool(numbers.get("distinct", 0))
+            return LinearFold(numbers["power"], tables.get("inputs"), distinct)
         case "lookup":
             return Lookup(tables["users"])
         case "ials":

@@ -55,7 +55,7 @@ def test_one_bundle_through_two_transforms(bundle):
             "^index:exact-int8 over an item table stored as int8",
         ),
         ([7], "^7 is no transform: expected such as quantize:int8"),
-        (["prune:0.5"], "no transform is called 'prune': expected one of index, quantize"),
+        (["shrink:0.5"], "no transform is called 'shrink': expected one of index, "),
     ],
 )
 def test_what_cannot_be_is_refused_by_name(bundle, steps, words):

@@ -1,0 +1,107 @@
+"""Vectors of fewer numbers, and layers as products of two thin ones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
+
+from martlet.compress.basis import F64, Basis, leading
+from martlet.compress.item_factors import item_factors
+from martlet.compress.layers import thin_layers
+from martlet.compress.queries import training_queries
+from martlet.compress.transform import index_of
+from martlet.compress.turned import Cut
+from martlet.core import Dataset, Progress, SpecError
+from martlet.scorers.bundle import Bundle
+from martlet.scorers.item_item import ItemItem
+
+Part = Literal["vectors", "network"]
+
+
+@dataclass(frozen=True)
+class LowRank:
+    """Keep the directions that scores are made of: a truncated decomposition of tables or layers.
+
+    Vectors are turned into the leading directions of what both sides of the score do in them, and
+    cut there; folds and lookups turn with them, and a network gets a product before its input and
+    behind its output. A matrix of items by items becomes two tables of vectors. With
+    ``of=network`` the weights of layers become products of two, where that takes fewer bytes.
+
+    Attributes:
+        rank: directions that stay.
+        error: in place of a rank: the share of the scores that may be lost, as root mean squares
+            over the bundle's own users (of the values, where no score tells: layers, what a
+            network reads); the fewest directions within it stay.
+        of: "vectors" or "network".
+    """
+
+    rank: int | None = None
+    error: float | None = None
+    of: Part = "vectors"
+
+    def __post_init__(self) -> None:
+        if self.of not in get_args(Part):
+            raise SpecError(f"low-rank of {self.of!r}: expected vectors or network")
+        if (self.rank is None) == (self.error is None):
+            raise SpecError(
+                "low-rank takes a rank or an error: expected such as low-rank:16 or "
+                "low-rank:error=.05"
+            )
+        if self.rank is not None and self.rank < 1:
+            raise SpecError(f"rank is {self.rank}: expected at least 1 direction")
+        if self.error is not None and not 0 < self.error < 1:
+            raise SpecError(f"error is {self.error}: expected a share between 0 and 1")
+
+    @property
+    def label(self) -> str:
+        """The text that ``parse`` reads the transform from."""
+        much = f"error={self.error}" if self.rank is None else str(self.rank)
+        return f"low-rank:{much}" + ("" if self.of == "vectors" else f",of={self.of}")
+
+    def of_tables(
+        self,
+        bundle: Bundle,
+        dataset: Dataset | None = None,
+        seed: int = 0,
+        progress: Progress | None = None,
+    ) -> Bundle:
+        """Return a new bundle of a lower rank. O(n d^2 + d^3); of items by items O(nnz rank).
+
+        Raises:
+            SpecError: the bundle has an index, nothing has a rank to cut, the values are codes, the
+                result would take more bytes, or a network is to be cut without the package onnx.
+        """
+        scorer: Any = bundle.scorer
+        if index_of(scorer) is not None:
+            raise SpecError(
+                f"{self.label} after {index_of(scorer).kind}: the index knows the old vectors; "
+                f"put {self.label} first"
+            )
+        if self.of == "network":
+            found, told = thin_layers(self.label, scorer, self.rank, self.error)
+        elif isinstance(getattr(scorer, "retrieve", scorer), ItemItem):
+            found, told = self._factors(bundle, seed)
+        else:
+            queries = training_queries(bundle, dataset, seed)
+            known = bundle.popularity if (bundle.popularity > 0).any() else None
+            found, told = Cut(self.label, self._chosen, queries, known).of(scorer)
+        after = bundle.then(found, {"transform": self.label, "seed": seed, "tables": told})
+        if after.scoring_bytes >= bundle.scoring_bytes:
+            raise SpecError(
+                f"{self.label} would take {after.scoring_bytes:,} bytes to answer with in place of "
+                f"{bundle.scoring_bytes:,}: give a lower rank, a larger error, or leave it out"
+            )
+        return after
+
+    def _chosen(self, gram: F64, moment: F64 | None) -> Basis:
+        return leading(gram, moment, self.rank, self.error)
+
+    def _factors(self, bundle: Bundle, seed: int) -> tuple[Any, dict[str, Any]]:
+        scorer: Any = bundle.scorer
+        matrix = getattr(scorer, "retrieve", scorer)
+        factors, told = item_factors(
+            self.label, matrix, bundle.histories, self.rank, self.error, seed
+        )
+        if scorer is not matrix:
+            return replace(scorer, retrieve=factors), told
+        return factors, told
