@@ -104,6 +104,12 @@ class FittedMany(Many):
             return given + 1  # type: ignore[no-any-return]
         return (len(self._values) if self.spec.buckets is None else self.spec.buckets) + 1
 
+    @property
+    def vocabulary(self) -> Values | None:
+        """Its values, unless they are hashed or are rows themselves."""
+        hashed = self.spec.buckets is not None or self.state["given_rows"] is not None
+        return None if hashed else self._values
+
     def apply(self, source: Source) -> Ragged:
         """Return what each row holds, in its order; a value that training never held gives 0.
 

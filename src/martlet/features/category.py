@@ -86,6 +86,11 @@ class FittedCategory(Field):
         """One more than its values."""
         return len(self._values) + 1
 
+    @property
+    def vocabulary(self) -> Values:
+        """Its values."""
+        return self._values
+
     def apply(self, source: Source) -> I32:
         """Return (N,) int32. O(N log size)."""
         return self._values.rows(source.keys(self.spec.name, self.state["text"], self.spec.missing))

@@ -97,6 +97,11 @@ class FittedCross(Field):
     def _values(self) -> Values:
         return Values(self.stored["keys"])  # type: ignore[arg-type]
 
+    @property
+    def vocabulary(self) -> Values | None:
+        """Its combinations, unless they are hashed."""
+        return self._values if self.spec.buckets is None else None
+
     def _bucket(self, i: int, part: Bucket) -> FittedBucket:
         return FittedBucket(part, {}, {"edges": self.array(f"edges.{i}", np.float64)})
 

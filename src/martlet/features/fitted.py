@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from martlet.core import CSR, Array, BundleError, SpecError
 from martlet.features.source import Missing, Source
+from martlet.features.values import Values
 
 State = Mapping[str, Any]
 F32 = NDArray[np.float32]
@@ -98,6 +99,11 @@ class Fitted(ABC):
     def size(self) -> int:
         """Rows that its field takes of the merged table; 0 for numbers."""
         return 0
+
+    @property
+    def vocabulary(self) -> Values | None:
+        """The values of rows 1, 2, ...; None for numbers, and where rows stand for no one value."""
+        return None
 
     def refuse(self, what: str) -> BundleError:
         """Return the error that says what of this column is damaged."""

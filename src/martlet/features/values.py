@@ -32,6 +32,12 @@ class Values:
         keys = self._keys
         return bool((keys[1:] != keys[:-1]).all()) and (not len(keys) or keys[0] != 0)
 
+    def places_in(self, other: Values) -> NDArray[np.int32]:
+        """Return the (n,) row of ``other`` that has the key of rows 1, 2, ...; 0 for none."""
+        found = np.empty(len(self), np.int32)
+        found[self._rows - 1] = other.rows(self._keys)
+        return found
+
     def rows(self, keys: Keys) -> NDArray[np.int32]:
         """Return the (m,) row of each key. O(m log n)."""
         if not len(self):

@@ -76,6 +76,11 @@ def context_of(scorer: Scorer) -> tuple[str, ...]:
     return tuple(getattr(scorer, "context", ()))
 
 
+def tells_numbers(scorer: Stored) -> bool:
+    """Whether ``predict`` gives any numbers, in place of chances of label 1."""
+    return getattr(scorer, "loss", None) == "squared"
+
+
 def similar(scorer: Scorer, item_row: int, k: int) -> Ranking:
     """Return the (1, k) items nearest to one, itself left out.
 

@@ -67,6 +67,7 @@ class Embedding(nn.Module):
             the memory. What it holds is overwritten. None keeps all in memory.
         init_scale: standard deviation of the first values.
         steps: that were taken.
+        frozen: whether its rows stay as they are.
         table: what kernels take; it shares the memory of the buffers.
     """
 
@@ -102,7 +103,7 @@ class Embedding(nn.Module):
         if not rate > 0:
             raise SpecError(f"rate is {rate}: expected a number above 0")
         self.file = None if file is None else Path(file)
-        self.steps = 0
+        self.steps, self.frozen = 0, False
         adam, state = optimizer == "adam", optimizer != "sgd"
         sizes = {
             "values": ((num_rows, dim), _DTYPES[storage]),
@@ -130,7 +131,7 @@ class Embedding(nn.Module):
         array = rows.detach().cpu().numpy() if isinstance(rows, Tensor) else rows
         flat = np.ascontiguousarray(array).reshape(-1)
         flat = flat if flat.dtype in (np.int32, np.int64) else flat.astype(np.int64)
-        if self.training and torch.is_grad_enabled():
+        if self.training and not self.frozen and torch.is_grad_enabled():
             found = _Lookup.apply(self._anchor, self, flat)  # type: ignore[no-untyped-call]
         else:
             found = torch.from_numpy(kernel.lookup(self.table, flat, num_threads=num_threads()))
@@ -194,10 +195,15 @@ class Embedding(nn.Module):
         for name in moments.keys() - {"steps"}:
             getattr(self, name).copy_(moments[name])
 
-    def take(self, vectors: NDArray[np.float32]) -> None:
-        """Set the values to (N, d) vectors, rounded to the nearest; moments stay. O(N d)."""
+    def take(self, vectors: NDArray[np.float32], rows: Any = slice(None)) -> None:
+        """Set rows, all of them unless told, to (n, d) vectors, rounded to the nearest. O(n d).
+
+        Moments stay.
+        """
         made = EmbeddingTable.of(vectors, self.storage)
-        self.table.values[:], self.table.scale[:] = made.values, made.scale
+        self.table.values[rows] = made.values
+        if self.storage == "int8":
+            self.table.scale[rows] = made.scale
 
     def export(self) -> Table:
         """Return the values in their storage, bf16 as fp32; it shares the memory but for bf16."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, ClassVar, Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import numpy as np
 import torch
@@ -19,19 +19,17 @@ from martlet.metrics.labels import label_quality
 from martlet.scorers.bundle import Bundle
 from martlet.scorers.field_rows import Layout
 from martlet.scorers.fields import Fields
-from martlet.scorers.shared import Placed
-from martlet.scorers.table import Table
 from martlet.train import losses
 from martlet.train.device import device_of
-from martlet.train.embeddings import Embedding, TableOptimizer
-from martlet.train.export import onnx_of
+from martlet.train.embeddings import TableOptimizer
 from martlet.train.field_batches import Batch, Events, Rows
+from martlet.train.field_network import FieldNetwork
+from martlet.train.field_transfer import items_in, taught
 from martlet.train.loop import fingerprint, train
 from martlet.train.noise import Noise
 from martlet.train.run import Run
-from martlet.train.sharing import Sharing, embedding_of, num_values, take_tables
-from martlet.train.structure import tables_from, take_over
-from martlet.train.transfer import check_same_rows, same_features
+from martlet.train.sharing import Sharing, num_values
+from martlet.train.transfer import freeze
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +67,9 @@ class FieldModel(Noise, ABC):
             part. On events, those of the items and of the users together.
         max_length: events of a user that are read, the last ones.
         negatives: items drawn an event.
+        distil_weight: share of what a teacher tells in the labels of rows, where one is given.
+        freeze: patterns of the names of parameters and tables that do not move, apart by commas:
+            "vectors", "interaction.deep.*".
     """
 
     epochs: int = 10
@@ -88,7 +89,9 @@ class FieldModel(Noise, ABC):
     columns: tuple | None = None  # type: ignore[type-arg]
     max_length: int = 50
     negatives: int = 4
-    accepts: ClassVar[tuple[str, ...]] = ("init", "run")
+    distil_weight: float = 0.5
+    freeze: str = ""
+    accepts: ClassVar[tuple[str, ...]] = ("init", "teacher", "run")
     has_wide: ClassVar[bool] = False
     odds: ClassVar[bool] = False  # whether what ends well weighs, and the odds are the answer
     takes_rows: ClassVar[bool] = True
@@ -102,6 +105,8 @@ class FieldModel(Noise, ABC):
                 spec_of_plain(one)
             object.__setattr__(self, "columns", tuple(told))
         check_dropout(self)
+        if not 0 <= self.distil_weight <= 1:
+            raise SpecError(f"distil_weight is {self.distil_weight}: expected a share, 0 to 1")
         for name, known in (
             ("norm", ("none", "batch", "layer")),
             ("sharing", get_args(Sharing)),
@@ -147,27 +152,44 @@ class FieldModel(Noise, ABC):
         *,
         seed: int = 0,
         init: Bundle | None = None,
+        teacher: Bundle | None = None,
         run: Run | None = None,
     ) -> Fields:
         """Return the trained tables, and the network as ONNX.
 
+        Of ``init`` the network is taken over, and the row of each item that it knows by id and of
+        each value that its fields know; what it does not know starts at random. Of ``teacher`` the
+        answers for the rows are learnt beside their labels.
+
         Raises:
             DataError: the train part holds no example.
             SpecError: crossed columns for a model that has no weights for them; an ``init`` of
-                another family or shape, or of other columns, users or items.
+                another family or shape, or of other columns; a teacher of events, or of another
+                kind of labels; a pattern that freezes nothing, or all.
         """
         torch.manual_seed(seed)
+        if teacher is not None:
+            dataset = self._taught(dataset, teacher)
         source = self._source(dataset, seed)
         network = FieldNetwork(self, source.layout, seed)
         if init is not None:
-            if isinstance(dataset, Dataset):
-                check_same_rows(init, dataset)
-            network.take(init, source.layout)
-        task = _Task(self, network.to(device_of(self.device)), source)
-        origin = None if init is None else init.id
-        key = fingerprint(type(self).__name__, asdict(self), seed, dataset.train.hash, origin)
+            network.take(init, source.layout, items_in(init, dataset))
+        freeze(network.to(device_of(self.device)), self.freeze)
+        task = _Task(self, network, source)
+        origins = [None if one is None else one.id for one in (init, teacher)]
+        key = fingerprint(type(self).__name__, asdict(self), seed, dataset.train.hash, *origins)
         train(task, self, seed=seed, key=key, run=run)
         return network.export(self, source)
+
+    def _taught(self, dataset: Dataset | Tabular, teacher: Bundle) -> Tabular:
+        if isinstance(dataset, Dataset) or self.odds:
+            raise SpecError(
+                "a teacher tells of labelled rows whether they end well: it teaches no "
+                + ("events of users and items" if isinstance(dataset, Dataset) else "odds")
+            )
+        numbers = self.loss == "squared"
+        label = taught(teacher, dataset.train, self.distil_weight, numbers=numbers)
+        return replace(dataset, train=replace(dataset.train, label=label))
 
     def restore(self, bundle: Bundle) -> FieldNetwork:
         """Return the network of a bundle that was fitted with this spec, to train or to prune on.
@@ -178,7 +200,7 @@ class FieldModel(Noise, ABC):
         if not isinstance(bundle.scorer, Fields):
             raise SpecError(f"the bundle is {type(bundle.scorer).__name__}: expected one of fields")
         network = FieldNetwork(self, bundle.scorer.layout, 0)
-        network.take(bundle, bundle.scorer.layout)
+        network.take(bundle, bundle.scorer.layout, np.arange(bundle.scorer.num_items))
         return network
 
     def export(self, network: FieldNetwork, bundle: Bundle) -> Fields:
@@ -199,99 +221,6 @@ class FieldModel(Noise, ABC):
                 "take wide-deep"
             )
         return source
-
-
-class FieldNetwork(nn.Module):
-    """The merged tables, and how the fields meet."""
-
-    def __init__(self, spec: FieldModel, layout: Layout, seed: int) -> None:
-        super().__init__()
-        given: dict[str, Any] = {"optimizer": spec.table_optimizer, "rate": spec.table_rate}
-        of_vectors = given | {"seed": 2 * seed, "storage": spec.storage}
-        rows = layout.num_vector_rows
-        self.vectors = embedding_of(spec.sharing, rows, spec.dim, **of_vectors)
-        self.place = None if spec.sharing == "none" else layout.places
-        self.wide = None
-        if spec.has_wide:
-            self.wide = Embedding(layout.num_rows, 1, seed=2 * seed + 1, init_scale=0, **given)
-        self.interaction = spec.interaction(layout.num_vectors, layout.num_numbers)
-
-    @property
-    def core(self) -> nn.Module:
-        """What a bundle keeps the parameters of beside the tables."""
-        return self.interaction
-
-    def take(self, bundle: Bundle, layout: Layout) -> None:
-        """Take over a bundle's tables and its network, or what pruning left of it.
-
-        Raises:
-            SpecError: it is of another family or shape, or not of this layout.
-        """
-        scorer = bundle.scorer
-        try:
-            if not isinstance(scorer, Fields) or not _same_layout(scorer.layout, layout):
-                raise SpecError("it reads other columns")
-            if (self.wide is None) != (scorer.wide is None):
-                raise SpecError("one alone has a weight for each value")
-            vectors = scorer.vectors
-            take_tables(
-                self.vectors, {"": vectors} if isinstance(vectors, Table) else vectors.tables()
-            )
-            if self.wide is not None and scorer.wide is not None:
-                take_tables(self.wide, {"": scorer.wide})
-            take_over(self.interaction, scorer.parameters)
-        except SpecError as error:
-            raise SpecError(
-                f"the bundle to start from is {type(scorer).__name__} of other parameters: "
-                f"expected one of the same family, shape and columns ({error})"
-            ) from error
-
-    @property
-    def device(self) -> torch.device:
-        """Where the network lies; the tables stay on the CPU."""
-        return next(self.interaction.parameters()).device
-
-    def forward(self, batch: Batch) -> Tensor:
-        """Return (N,) logits."""
-        vectors, numbers = [], []
-        rows = batch.rows if self.place is None else self.place[batch.rows]
-        found = self.vectors(rows).cpu()  # projections of narrow rows may lie elsewhere
-        for part, pieces in zip(batch.parts, batch.split(found), strict=True):
-            single = pieces[0].reshape(part.size, -1, pieces[0].shape[1])
-            own = [single, *part.means(pieces[1:])]
-            vectors.append(part.repeated(_joined(own)))
-            numbers.append(part.repeated(part.numbers))
-        joined = _joined(vectors).to(self.device), _joined(numbers).to(self.device)
-        deep: Tensor = self.interaction(*(joined if joined[1].shape[1] else joined[:1]))
-        if self.wide is None:
-            return deep
-        wide = []
-        weights = batch.split_wide(self.wide(batch.wide_rows))
-        for part, pieces in zip(batch.parts, weights, strict=True):
-            total = pieces[0].reshape(part.size, -1).sum(1)
-            for mean in part.means(pieces[1:]):
-                total = total + mean[:, 0, 0]
-            wide.append(part.repeated(total))
-        return deep + torch.stack(wide).sum(0).to(self.device)
-
-    def export(self, spec: FieldModel, source: Rows | Events | Fields) -> Fields:
-        """Return the torch-free scorer that gives the same answers."""
-        self.cpu().eval()
-        layout = source.layout
-        inputs = {"vectors": torch.zeros(3, layout.num_vectors, spec.dim)}
-        if layout.num_numbers:
-            inputs["numbers"] = torch.zeros(3, layout.num_numbers)
-        vectors = self.vectors.export()
-        return Fields(
-            vectors if isinstance(vectors, Table) else Placed(vectors, layout.places),
-            None if self.wide is None else self.wide.export(),
-            onnx_of(self.interaction, inputs, "logit"),
-            layout,
-            "odds" if spec.odds else spec.loss,
-            source.items,
-            spec.max_length,
-            tables_from(self.interaction),
-        )
 
 
 class _Task:
@@ -351,16 +280,5 @@ class _Task:
         return self.source.describe(batch)
 
 
-def _same_layout(one: Layout, other: Layout) -> bool:
-    """Whether both say the same of every side."""
-    if one.num_items != other.num_items or one.sides.keys() != other.sides.keys():
-        return False
-    return all(same_features(s.features, other.sides[n].features) for n, s in one.sides.items())
-
-
 def _weight(batch: Batch) -> NDArray[np.float32]:
     return np.ones(len(batch.label), np.float32) if batch.weight is None else batch.weight.numpy()
-
-
-def _joined(parts: Sequence[Tensor]) -> Tensor:
-    return parts[0] if len(parts) == 1 else torch.cat(list(parts), 1)

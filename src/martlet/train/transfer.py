@@ -116,12 +116,15 @@ def columns_to_vectors(
 
 
 def freeze(network: nn.Module, patterns: str) -> None:
-    """Keep the parameters whose name fits one of the patterns, apart by commas, as they are.
+    """Keep parameters and tables whose name fits a pattern, apart by commas, as they are.
 
     Raises:
         SpecError: a pattern that fits none, or nothing is left to train.
     """
-    named = dict(network.named_parameters())
+    from martlet.train.embeddings import tables_of
+
+    tables = tables_of(network)
+    named: dict[str, Any] = dict(network.named_parameters()) | tables
     for pattern in (one.strip() for one in patterns.split(",") if one.strip()):
         found = [name for name in named if fnmatchcase(name, pattern)]
         if not found:
@@ -130,8 +133,12 @@ def freeze(network: nn.Module, patterns: str) -> None:
                 f"{', '.join(named)}"
             )
         for name in found:
-            named[name].requires_grad_(False)
-    if not any(parameter.requires_grad for parameter in named.values()):
+            if name in tables:
+                tables[name].frozen = True
+            else:
+                named[name].requires_grad_(False)
+    moved = any(parameter.requires_grad for parameter in network.parameters())
+    if not moved and all(table.frozen for table in tables.values()):
         raise SpecError(f"freeze is {patterns!r}, which leaves nothing to train: freeze less")
 
 
