@@ -131,6 +131,7 @@ def sweep(
     max_loss: Mapping[str, float] | None = None,
     *,
     grid: Stages = GRID,
+    also: Sequence[Sequence[str]] = (),
     cold_runs: int = 1,
     seed: int = 0,
     progress: Progress | None = None,
@@ -149,6 +150,7 @@ def sweep(
         max_loss: as ``gate`` takes it; its first metric is one of which more is better. Default:
             1% of ndcg@10, of auc where the rows are labelled.
         grid: stages of alternatives, as text.
+        also: longer compositions, as text, tried after the pairs.
         cold_runs: fresh processes a candidate, for its memory.
         seed: drives everything that is random.
         progress: told how far it is.
@@ -169,7 +171,12 @@ def sweep(
     first = walk.candidate(())
     skipped: list[str] = []
     stages = [_parsed(stage, skipped) for stage in grid]
-    todo: list[Steps] = [*((label,) for stage in stages for label in stage), *pairs(stages)]
+    longer = [tuple(_parsed(steps, skipped)) for steps in also]
+    longer = [
+        labels for labels, steps in zip(longer, also, strict=True) if len(labels) == len(steps)
+    ]
+    singles = [(label,) for stage in stages for label in stage]
+    todo: list[Steps] = list(dict.fromkeys([*singles, *pairs(stages), *longer]))
     gates: list[Gate] = []
     out: dict[str, str] = {}  # single steps that did not do, with the reason, if pairs need one
     for done, steps in enumerate(todo):

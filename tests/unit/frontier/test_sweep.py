@@ -125,6 +125,19 @@ def test_the_page_and_the_kinds(found):
     ]  # fmt: skip
 
 
+def test_longer_compositions_come_last(fitted, tmp_path):
+    data, bundle = fitted
+    also = (
+        ("quantize:fp16", "quantize:int8", "index:ivf"),
+        ("melt:9", "index:ivf"),
+        ("index:ivf",),
+    )
+    made = sweep(bundle, data, tmp_path, grid=(("index:ivf",),), also=also, cold_runs=0)
+    steps = [made.steps(receipt) for receipt in made.receipts]
+    assert steps == [(), ("index:ivf",), ("quantize:fp16", "quantize:int8", "index:ivf")]
+    assert len(made.skipped) == 1
+
+
 def test_labelled_rows_are_swept_by_auc(tmp_path):
     made = sweep(predicting(), labelled(), tmp_path, grid=STAGES, cold_runs=0)
     assert made.quality == "auc"
