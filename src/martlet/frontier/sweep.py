@@ -139,7 +139,8 @@ def sweep(
     """Measure a bundle under each transform of a grid, then under pairs of them.
 
     One at a time, so that each has the machine for itself. Pairs are of transforms that apply, one
-    of an earlier with one of a later stage; where one alone fails the gate, its pairs are left out.
+    of an earlier with one of a later stage. One that alone fails the gate, or that another of its
+    stage beats in quality, bytes and p50, is in no pair.
     What ``folder`` holds of the same sweep is not measured again: ``receipts.jsonl``, and what each
     user was given in ``users``.
 
@@ -167,42 +168,82 @@ def sweep(
             f"a sweep compares by a metric of which more is better: give another before "
             f"{next(iter(limits))}, such as auc"
         )
-    walk = _Walk(bundle, data, Path(folder), limits, cold_runs, seed)
-    first = walk.candidate(())
-    skipped: list[str] = []
-    stages = [_parsed(stage, skipped) for stage in grid]
-    longer = [tuple(_parsed(steps, skipped)) for steps in also]
-    longer = [
-        labels for labels, steps in zip(longer, also, strict=True) if len(labels) == len(steps)
-    ]
-    singles = [(label,) for stage in stages for label in stage]
-    todo: list[Steps] = list(dict.fromkeys([*singles, *pairs(stages), *longer]))
-    gates: list[Gate] = []
-    out: dict[str, str] = {}  # single steps that did not do, with the reason, if pairs need one
-    for done, steps in enumerate(todo):
-        if progress is not None:
-            progress(f"sweep: {' + '.join(steps)}", done, len(todo))
-        if any(step in out for step in steps):
-            continue
-        try:
-            gates.append(judge(first, walk.candidate(steps), limits, seed=seed))
-        except (MartletError, MemoryError) as reason:
-            skipped.append(f"{' + '.join(steps)}: {str(reason) or 'out of memory'}")
-            out |= {steps[0]: ""} if len(steps) == 1 else {}
-            continue
-        if len(steps) == 1 and gates[-1].outcome == "fails":
-            lost = next(v for v in gates[-1].verdicts if v.outcome == "fails")
-            out[steps[0]] = f"{lost.metric} loses {100 * lost.loss.low:.3g}% at least"
-    skipped += [f"pairs with {step}: alone, {why}" for step, why in out.items() if why]
-    if progress is not None:
-        progress("sweep", len(todo), len(todo))
+    tried = _Tried(_Walk(bundle, data, Path(folder), limits, cold_runs, seed), progress)
+    stages = [tried.parsed(stage) for stage in grid]
+    longer = [labels for steps in also if len(labels := tried.parsed(steps)) == len(steps)]
+    tried.all([(label,) for stage in stages for label in stage])
+    worth = [tried.worth_pairing(stage) for stage in stages]
+    tried.all([*pairs(worth), *map(tuple, longer)])
+    gates = list(tried.gates.values())
     return Sweep(
         max(len(bundle.lineage) - 1, 0),
-        [first.receipt, *(gate.after for gate in gates)],
+        [tried.first.receipt, *(gate.after for gate in gates)],
         {gate.after.bundle_id: gate.among(len(gates)) for gate in gates},
         limits,
-        skipped,
+        tried.skipped,
     )
+
+
+class _Tried:
+    """What was measured, what the gate says of each alone, and what was left out."""
+
+    def __init__(self, walk: _Walk, progress: Progress | None) -> None:
+        self.first = walk.candidate(())
+        self.gates: dict[Steps, Gate] = {}
+        self.skipped: list[str] = []
+        self._walk, self._progress = walk, progress
+        self._out: set[str] = set()  # single steps that apply to nothing here, or lose too much
+
+    def all(self, wanted: Sequence[Steps]) -> None:
+        """Try each in turn; one with a step that alone did not do is passed over."""
+        for done, steps in enumerate(wanted):
+            if self._progress is not None:
+                self._progress(f"sweep: {' + '.join(steps)}", done, len(wanted))
+            if steps not in self.gates and self._out.isdisjoint(steps):
+                self._one(steps)
+        if self._progress is not None:
+            self._progress("sweep", len(wanted), len(wanted))
+
+    def _one(self, steps: Steps) -> None:
+        walk = self._walk
+        try:
+            found = judge(self.first, walk.candidate(steps), walk.limits, seed=walk.seed)
+        except (MartletError, MemoryError) as reason:
+            self.skipped.append(f"{' + '.join(steps)}: {str(reason) or 'out of memory'}")
+            self._out |= set(steps) if len(steps) == 1 else set()
+            return
+        self.gates[steps] = found
+        if len(steps) == 1 and found.outcome == "fails":
+            self._out |= set(steps)
+            lost = next(verdict for verdict in found.verdicts if verdict.outcome == "fails")
+            self.skipped.append(
+                f"pairs with {steps[0]}: alone, {lost.metric} loses {100 * lost.loss.low:.3g}% "
+                "at least"
+            )
+
+    def worth_pairing(self, stage: Sequence[str]) -> list[str]:
+        """Return the steps of a stage that none of it beats in quality, bytes and p50."""
+        able = [label for label in stage if (label,) in self.gates and label not in self._out]
+        if not able:
+            return []
+        receipts = [self.gates[label,].after for label in able]
+        best = Frontier(receipts, next(iter(self._walk.limits)), AXES).best()
+        self.skipped += [
+            f"pairs with {label}: alone, another of its kind is as good, as small and as fast"
+            for label, one in zip(able, best, strict=True)
+            if not one
+        ]
+        return [label for label, one in zip(able, best, strict=True) if one]
+
+    def parsed(self, texts: Sequence[str]) -> list[str]:
+        """Return the labels of the texts that name a transform; of others the reason is kept."""
+        labels = []
+        for text in texts:
+            try:
+                labels.append(parse(text).label)
+            except SpecError as reason:
+                self.skipped.append(f"{text}: {reason}")
+        return labels
 
 
 @dataclass(eq=False)
@@ -280,17 +321,6 @@ class _Walk:
         start = time.perf_counter()
         bundle = compress(bundle, steps[-1:], self.data, seed=self.seed)
         return bundle, before_s + time.perf_counter() - start
-
-
-def _parsed(stage: Sequence[str], skipped: list[str]) -> list[str]:
-    """Return the labels of the texts that name a transform; the others are added to ``skipped``."""
-    labels = []
-    for text in stage:
-        try:
-            labels.append(parse(text).label)
-        except SpecError as reason:
-            skipped.append(f"{text}: {reason}")
-    return labels
 
 
 def _bounds(receipt: Receipt, metric: str) -> tuple[float, float]:

@@ -12,9 +12,17 @@ from martlet.measure.ledger import read
 from martlet.models.fit import fit
 from martlet.models.ials import IALS
 from support import datasets
+from support.costs import quick
 from support.rows import labelled, predicting
 
 STAGES = (("quantize:fp16", "quantize:int8", "melt:9"), ("index:exact-int8",))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def costs():
+    """Every latency is the same, so that what is beaten is not a matter of chance."""
+    with pytest.MonkeyPatch.context() as patch:
+        yield quick(patch)
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +40,7 @@ def found(fitted, tmp_path_factory):
     made = sweep(
         bundle, data, folder, limits, grid=STAGES, cold_runs=0, progress=lambda *a: told.append(a)
     )
-    assert told[-1] == ("sweep", 5, 5)
+    assert told[-1][1:] == (2, 2)
     return made, folder
 
 
