@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +20,7 @@ if TYPE_CHECKING:
     from martlet.train.run import Run
 
 _LARGEST = 1e30  # beyond, float32 soon holds no product of it
+_PIECE = 1 << 22  # numbers that are looked at together
 _RECORDED = ("martlet", "numpy", "numba", "scipy")
 
 
@@ -47,8 +51,9 @@ def fit(
 
     Raises:
         DataError: train holds no events.
-        SpecError: a hyper-parameter is not finite or beyond 1e30, or the model takes no ``init``,
-            ``teacher``, ``executor`` or ``run``, or no labelled rows.
+        SpecError: a hyper-parameter is not finite or beyond 1e30, the seed is no whole number, or
+            the model takes no ``init``, ``teacher``, ``executor`` or ``run``, or no labelled rows;
+            the memory does not suffice, or what came out is beyond its numbers.
     """
     from martlet.scorers.bundle import Bundle
     from martlet.scorers.registry import context_of
@@ -75,7 +80,12 @@ def fit(
             raise SpecError(
                 f"{name_of(spec)} takes no {name}: it is fitted at once, from the train part alone"
             )
-    scorer: Any = spec.fit(dataset, seed=seed, **given)
+    if isinstance(seed, bool) or not isinstance(seed, Integral) or not 0 <= seed < 2**63:
+        raise SpecError(f"seed is {seed!r}: expected a whole number, from 0 to 2^63 - 1")
+    seed = int(seed)
+    with _memory_told(name_of(spec)):
+        scorer: Any = spec.fit(dataset, seed=seed, **given)
+    _check_finite(name_of(spec), scorer)
     line = {
         "spec": name_of(spec),
         "params": params,
@@ -106,6 +116,40 @@ def fit(
             if name in dataset.user_table
         },
     )
+
+
+@contextmanager
+def _memory_told(name: str) -> Iterator[None]:
+    """Say what to do where an array found no room; torch's refusal is no MemoryError."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        if not isinstance(error, MemoryError) and "memory" not in reason:
+            raise
+        raise SpecError(
+            f"{name} found no room in memory ({reason}): lower dim and whatever else makes it "
+            "large, or take a machine with more"
+        ) from error
+
+
+def _check_finite(name: str, scorer: Any) -> None:
+    """Refuse a scorer with numbers that are none; a table larger than the memory is read in parts.
+
+    Raises:
+        SpecError: names the table.
+    """
+    for key, table in scorer.tables().items():
+        for array in table.arrays.values():
+            if array.dtype.kind != "f":
+                continue
+            flat = array.reshape(-1)
+            for start in range(0, len(flat), _PIECE):
+                if not np.isfinite(flat[start : start + _PIECE]).all():
+                    raise SpecError(
+                        f"{name} was fitted, but its {key} are beyond what their numbers hold: "
+                        "expected smaller weights of the events, or a lower rate"
+                    )
 
 
 def _about(dataset: Dataset | Tabular) -> dict[str, Any]:

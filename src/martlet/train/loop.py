@@ -143,13 +143,7 @@ class _State:
             set_seed(_mixed(self.seed, self.step), self.device)
             with cast(self.precision, self.device):
                 loss, count = task.loss(tensors)
-            value = float(loss.detach())
-            if not math.isfinite(value):
-                raise Diverged(
-                    f"the loss became {value} at step {self.step + 1} (epoch {number + 1}), on "
-                    f"{task.describe(batch)}: lower the rate (now {self.plan.rate:g}), set clip "
-                    "to 1, or look for extreme values in these rows"
-                )
+            value = self._finite(loss, batch, f"at step {self.step + 1}")
             self.movers.move(loss, self._share)
             self.step += 1
             self.loss_sum, self.targets = self.loss_sum + value * count, self.targets + count
@@ -161,6 +155,8 @@ class _State:
                     self._stopped()
             self._tell(audience, self.seconds + time.perf_counter() - begin)
         self.seconds += time.perf_counter() - begin
+        if left:
+            self._look(batch, tensors)
         self._close(audience)
 
     def finish(self) -> Report:
@@ -180,6 +176,30 @@ class _State:
         """Share of the rate that the schedule leaves at this step."""
         stale = len(self.epochs) - 1 - self.best_epoch if self.epochs else 0
         return self.plan.share(self.step, self.plan.epochs * self.per_epoch, stale)
+
+    def _look(self, batch: Any, tensors: Any) -> None:
+        """Take the loss of an epoch's last batch once more: its own step may have ruined all."""
+        self.task.network.eval()
+        with torch.no_grad(), cast(self.precision, self.device):
+            loss, _ = self.task.loss(tensors)
+        for table in self.movers.tables.values():
+            table.forget()
+        self._finite(loss, batch, f"after step {self.step}")
+
+    def _finite(self, loss: Tensor, batch: Any, when: str) -> float:
+        """Return the loss as a number.
+
+        Raises:
+            Diverged: it is none; names the step, the rows of the batch, and what to do.
+        """
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise Diverged(
+                f"the loss became {value} {when} (epoch {len(self.epochs) + 1}), on "
+                f"{self.task.describe(batch)}: lower the rate (now {self.plan.rate:g}), set clip "
+                "to 1, or look for extreme values in these rows"
+            )
+        return value
 
     def _close(self, audience: Audience) -> None:
         """End an epoch: validate, keep the best, log."""

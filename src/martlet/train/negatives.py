@@ -8,7 +8,9 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from martlet.core import rng
+from martlet.core import SpecError, rng
+
+_MOST = 10  # beyond, the chances of items soon fit into no number
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,11 +21,21 @@ class Negatives:
         item_count: (n,) events of each item.
         power: of the popularity.
         seed: with the step, gives the draw.
+
+    Raises:
+        SpecError: a power beyond 10.
     """
 
     item_count: NDArray[np.int64]
     power: float
     seed: int
+
+    def __post_init__(self) -> None:
+        if not abs(self.power) <= _MOST:
+            raise SpecError(
+                f"negative_power is {self.power}: expected a number from -{_MOST} to {_MOST}, as "
+                "0.5"
+            )
 
     def draw(self, shape: tuple[int, ...], step: int) -> NDArray[np.int64]:
         """Return int64 item rows: a function of the seed and the step. O(draws log n)."""

@@ -8,6 +8,8 @@ from typing import Literal
 
 from martlet.core import SpecError, check_counts, settle
 
+_DEEPEST = 1000  # layers are built one after another before their memory can be estimated
+
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
@@ -48,6 +50,12 @@ class Plan:
         for name in ("patience", "weight_decay", "clip"):
             if not getattr(self, name) >= 0:
                 raise SpecError(f"{name} is {getattr(self, name)}: expected 0 or more")
+        for name in ("blocks", "layers"):
+            if getattr(self, name, 1) > _DEEPEST:
+                raise SpecError(
+                    f"{name} is {getattr(self, name)}: expected at most {_DEEPEST:,}, which no "
+                    "network here profits from"
+                )
         if not 0 <= self.warmup < 1:
             raise SpecError(f"warmup is {self.warmup}: expected a share of the steps, 0 to 1")
 

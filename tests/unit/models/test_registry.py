@@ -167,3 +167,26 @@ def test_a_whole_number_stands_for_any_and_a_word_for_none():
         spec_class("sasrec")(rate=10**400)
     with pytest.raises(SpecError, match="neighbours is True: expected a whole number or none"):
         spec_class("ease")(neighbours=True)
+
+
+@pytest.mark.parametrize("seed", [-1, 1.5, "1", True, 2**63, None])
+def test_a_seed_is_a_whole_number(seed):
+    with pytest.raises(SpecError, match=re.escape(f"seed is {seed!r}: expected a whole number")):
+        fit(Popularity(), dataset(), seed=seed)
+
+
+@pytest.mark.parametrize("name", ["matrix-factorization", "sasrec", "bpr"])
+def test_what_finds_no_room_in_memory_is_told(name):
+    with pytest.raises(SpecError, match=f"{name} found no room in memory .*: lower dim"):
+        fit(spec(name, dim=2**44), dataset())
+
+
+@pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning")
+def test_weights_beyond_float32_are_told():
+    size = {"num_users": 1, "num_items": 2}
+    items, weights = np.array([0, 0, 1, 1]), np.full(4, 3e38, np.float32)
+    train = Interactions.sort(np.zeros(4, int), items, weights, **size)
+    nothing = train.select(np.zeros(4, bool))
+    data = Dataset(Vocabulary.of("a"), Vocabulary.of("xy"), train, nothing, nothing)
+    with pytest.raises(SpecError, match=r"popularity was fitted, but its .* are beyond"):
+        fit(Popularity(weighted=True), data)

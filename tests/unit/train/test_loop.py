@@ -130,6 +130,10 @@ class TestTheLoop:
         ):
             train(Line(values=(1.0, float("nan"))), plan(), seed=0, key="k")
 
+    def test_what_the_last_step_ruined_is_told_too(self):
+        with pytest.raises(Diverged, match=r"inf after step 1 \(epoch 1\), on row 1.0: lower the"):
+            train(Line(values=(1.0,)), plan(epochs=1, rate=1e30), seed=0, key="k")
+
     def test_a_fault_in_the_thread_of_the_batches_is_told(self):
         task = Line()
         task.take = lambda batch, step: torch.tensor([[1.0]]) if step == 0 else 1 / 0
@@ -248,6 +252,11 @@ class TestResume:
         step, done, total = told[-1]
         assert step.startswith("train: epoch 3, loss ")
         assert done == total == lines[-1]["step"]
+
+
+def test_layers_without_end_are_refused_before_they_are_built():
+    with pytest.raises(SpecError, match="blocks is 1000000000000: expected at most 1,000"):
+        SASRec(blocks=10**12)
 
 
 @pytest.mark.parametrize(

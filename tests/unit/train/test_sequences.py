@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from martlet.core import CSR
+from martlet.core import CSR, SpecError
 from martlet.train.negatives import Negatives
 from martlet.train.sequences import Pieces
 
@@ -124,3 +124,9 @@ class TestHiddenEvents:
         one, same, other = (self.hide(0.5, step).hidden for step in (1, 1, 2))
         np.testing.assert_array_equal(one, same)
         assert (one != other).any()
+
+
+@pytest.mark.parametrize("power", [1e30, -300.0, float("nan")])
+def test_a_power_that_leaves_no_chances_is_refused(power):
+    with pytest.raises(SpecError, match=r"negative_power is .*: expected a number from"):
+        Negatives(np.ones(3, int), power, 0)
