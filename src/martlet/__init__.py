@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from martlet.compress.compress import compress as compress
     from martlet.compress.index import Index as Index
     from martlet.compress.low_rank import LowRank as LowRank
+    from martlet.compress.prune import Prune as Prune
     from martlet.compress.quantize import Quantize as Quantize
     from martlet.core import MartletError as MartletError
     from martlet.core.dataset import Dataset as Dataset
@@ -90,6 +91,7 @@ _HOME = {
     "NCF": "martlet.models.ncf",
     "NextItNet": "martlet.models.nextitnet",
     "Popularity": "martlet.models.popularity",
+    "Prune": "martlet.compress.prune",
     "Quantize": "martlet.compress.quantize",
     "RandomSplit": "martlet.data",
     "Run": "martlet.train.run",

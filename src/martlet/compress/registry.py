@@ -11,6 +11,7 @@ from martlet.core import SpecError
 _HOMES = {
     "index": "martlet.compress.index:Index",
     "low-rank": "martlet.compress.low_rank:LowRank",
+    "prune": "martlet.compress.prune:Prune",
     "quantize": "martlet.compress.quantize:Quantize",
 }
 
@@ -19,7 +20,7 @@ def names() -> list[str]:
     """Return the names of every transform.
 
     >>> names()
-    ['index', 'low-rank', 'quantize']
+    ['index', 'low-rank', 'prune', 'quantize']
     """
     return list(_HOMES)
 
@@ -44,8 +45,8 @@ def parse(text: str) -> Any:
     Raises:
         SpecError: an unknown name, option or value.
 
-    >>> parse("quantize:int8")
-    Quantize(storage='int8')
+    >>> parse("quantize:int8,per=column").stored_as
+    'int8-column'
     >>> parse("index:ivf,nprobe=8").nprobe
     8
     """

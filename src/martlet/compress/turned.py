@@ -21,7 +21,7 @@ from martlet.scorers.ranker import Ranker
 from martlet.scorers.table import Table, blocks
 
 F32 = NDArray[np.float32]
-_FLOATS = ("fp32", "fp16", "bf16")
+FLOATS = ("fp32", "fp16", "bf16")  # whose numbers may be changed one by one
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +65,7 @@ class Cut:
         Raises:
             SpecError: its values are codes.
         """
-        if table.storage not in _FLOATS:
+        if table.sparse or table.precision not in FLOATS:
             raise SpecError(
                 f"{self.label} over {name} stored as {table.storage}: the directions would have "
                 f"to be coded anew; put {self.label} first"

@@ -110,6 +110,8 @@ class LinearFold:
 class Lookup:
     """A stored vector for each known user; the mean of the history's item vectors for others.
 
+    A stored vector of zeros says nothing, as if there were none.
+
     Attributes:
         users: (num_users, d) table.
     """
@@ -123,6 +125,7 @@ class Lookup:
         known = (row >= 0) & (row < self.users.shape[0])
         vectors = np.zeros((len(queries), items.shape[1]), np.float32)
         vectors[known] = self.users.rows(row[known])
+        known[known] = vectors[known].any(1)
         if not known.all():
             vectors[~known] = LinearFold().project(queries, items)[~known]
         return vectors

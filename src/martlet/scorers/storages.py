@@ -33,9 +33,11 @@ _HOMES = {
     "int4-affine": "martlet.scorers.packed:PackedCodes",
     "int2": "martlet.scorers.packed:PackedCodes",
     "int2-affine": "martlet.scorers.packed:PackedCodes",
+    "pq": "martlet.scorers.pq:ProductQuantized",
     "csr": "martlet.scorers.sparse:Sparse",
     "csr-fp16": "martlet.scorers.sparse:Sparse",
     "csr-int8": "martlet.scorers.sparse:Sparse",
+    "shared": "martlet.scorers.shared_rows:SharedRows",
 }
 
 

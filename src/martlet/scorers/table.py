@@ -57,7 +57,7 @@ class Table:
     @property
     def precision(self) -> str:
         """How one value is stored, whether all are or only some: "fp32", "fp16", "int8" ..."""
-        name = self.storage.removeprefix("csr-")
+        name = self.storage.removeprefix("csr-").removeprefix("shared:")
         return "fp32" if name == "csr" else name
 
     @property
@@ -111,10 +111,11 @@ class Table:
         return self.kind.prepared(self)
 
     def to(self, precision: str, moment: NDArray[np.float64] | None = None) -> Table:
-        """Return the same matrix, dense or sparse as it was, with values of another precision.
+        """Return the same matrix, dense, sparse or with shared rows, in another precision.
 
         Args:
-            precision: a storage's name, without the "csr-" of sparse ones.
+            precision: a storage's name, without the "csr-" of sparse ones. "shared:" before it
+                stores equal rows once.
             moment: (d, d), for what vectors the rows are stored: see ``Storage.encode``.
 
         Raises:
@@ -125,6 +126,8 @@ class Table:
         name = precision
         if self.sparse:
             name = "csr" if precision == "fp32" else f"csr-{precision}"
+        elif self.storage.startswith("shared:"):
+            name = f"shared:{precision.removeprefix('shared:')}"
         return Table(name, self.shape, storage_of(name).encode(self, moment))
 
     def check(self, name: str, *, entries: bool = True) -> None:
