@@ -11,7 +11,7 @@ from martlet import load
 from martlet.core import CSR, BundleError, DataError, OutputError, QueryError, Text, Vocabulary
 from martlet.scorers.bundle import Bundle, Recommendation
 from martlet.scorers.factors import Factors
-from martlet.scorers.index import FaissIVF
+from martlet.scorers.index import IVF
 from martlet.scorers.popular import Popular
 from martlet.scorers.projections import LinearFold, Lookup
 from martlet.scorers.saved import write_bundle
@@ -290,7 +290,7 @@ def test_a_disk_too_full_for_an_index_is_stated(small_disk):
     table = Table.of(draw("many items", 4096, DIM))
     (small_disk / "rest").write_bytes(bytes(32 << 10))
     with pytest.raises(OSError, match="No space left"):
-        FaissIVF.build(table, nlist=1).save(small_disk)
+        IVF.build(table, nlist=1).save(small_disk)
 
 
 def test_what_the_file_format_refuses_is_stated_on_any_disk(tmp_path, monkeypatch):

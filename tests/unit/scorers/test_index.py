@@ -7,7 +7,7 @@ from martlet.kernels.topk import topk_dot
 from martlet.scorers.bundle import Bundle
 from martlet.scorers.factors import Factors
 from martlet.scorers.imports import from_vectors
-from martlet.scorers.index import KINDS, ExactInt8, FaissIVF, load_index
+from martlet.scorers.index import HNSW, IVF, KINDS, ExactInt8, load_index
 from martlet.scorers.table import Table
 
 N, D = 1500, 24
@@ -29,11 +29,17 @@ def queries():
 
 @pytest.fixture(scope="module")
 def ivf(items):
-    return FaissIVF.build(items, nlist=25)
+    return IVF.build(items, nlist=25)
 
 
 def built(kind, items):
-    return ExactInt8.build(items) if kind == "exact-int8" else FaissIVF.build(items, 25, 5)
+    match kind:
+        case "exact-int8":
+            return ExactInt8.build(items)
+        case "hnsw":
+            return HNSW.build(items, ef=40)
+        case _:
+            return KINDS[kind].build(items, 25, 5)
 
 
 def same(one, other):
@@ -50,20 +56,20 @@ def test_exact_int8_is_an_exact_search_digit_for_digit(items, queries, precision
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
 def test_all_clusters_are_an_exact_search_with_the_tables_own_scores(items, queries, precision):
     table = items.to(precision)
-    found = FaissIVF.build(table, nlist=25, nprobe=25).search(queries, 20)
+    found = IVF.build(table, nlist=25, nprobe=25).search(queries, 20)
     assert same(found, topk_dot(queries, np.ascontiguousarray(table.dense().T), 20))
 
 
 def test_equal_scores_come_in_the_total_order(queries):
     table = Table.of(np.repeat(draw("few", 10, D), 4, axis=0))
-    found = FaissIVF.build(table, nlist=1).search(queries, 40)
+    found = IVF.build(table, nlist=1).search(queries, 40)
     assert same(found, topk_dot(queries, table.transposed, 40))
 
 
 def test_more_clusters_find_more(items, queries, ivf):
     exact, _ = topk_dot(queries, items.transposed, 10)
     recall = [
-        (ivf.with_nprobe(nprobe).search(queries, 10)[0][:, :, None] == exact[:, None]).any(1).mean()
+        (ivf.at(nprobe).search(queries, 10)[0][:, :, None] == exact[:, None]).any(1).mean()
         for nprobe in (1, 5, 25)
     ]
     assert recall[0] < recall[1] < recall[2] == 1
@@ -105,7 +111,7 @@ def test_the_same_seed_gives_the_same_bytes(items, kind, tmp_path):
 def test_bytes_are_those_of_the_file(items, ivf, tmp_path):
     assert ExactInt8.build(items).nbytes == N * (2 * half_bytes(D) + 4)
     ivf.save(tmp_path)
-    assert ivf.nbytes == pytest.approx((tmp_path / "index.faiss").stat().st_size, rel=0.05)
+    assert ivf.nbytes == pytest.approx((tmp_path / "index.safetensors").stat().st_size, rel=0.05)
     assert ivf.nlist == 25
 
 
@@ -173,7 +179,13 @@ def test_what_its_reader_cannot_read_is_refused_by_name(items, kind, kept, tmp_p
         ("exact-int8", {"low_norm": True}, "low_norm is True, expected a number"),
         ("ivf", {"nprobe": 0}, "nprobe is 0, expected 1 to 25"),
         ("ivf", {"nprobe": 26}, "nprobe is 26, expected 1 to 25"),
-        ("ivf", {"kind": "hnsw"}, "kind 'hnsw': expected exact-int8 or ivf"),
+        ("ivf-pq", {"refine": 0}, "refine is 0, expected 1 to"),
+        ("hnsw", {"ef": 0}, "ef is 0, expected 1 to"),
+        ("hnsw", {"links": True}, "links is True, expected 2 to"),
+        ("hnsw", {"entry": N}, "entry is 1500, expected 0 to 1499"),
+        ("hnsw", {"top": 100}, "has no level 100 at row"),
+        ("hnsw", {"links": 15}, "offsets that are none of 15 links a row"),
+        ("ivf", {"kind": "tree"}, "kind 'tree': expected exact-int8 or ivf or ivf-pq or hnsw"),
     ],
 )
 def test_a_configuration_that_does_not_fit_is_refused(items, kind, change, words, tmp_path):
@@ -187,7 +199,9 @@ def test_a_configuration_that_does_not_fit_is_refused(items, kind, change, words
     ("kind", "words"),
     [
         ("exact-int8", r"over 10 x 24 items has arrays .*high uint8\(1500, 16\).*: expected"),
-        ("ivf", "over 1500 x 24: expected .* the 10 x 24 item"),
+        ("ivf", r"over 10 x 24 items has arrays .*rows int32\(1500,\).*: expected"),
+        ("ivf-pq", "over 1500 x 24: expected .* the 10 x 24 item"),
+        ("hnsw", r"over 10 x 24 items has arrays .*offsets int64\(1501,\).*: expected"),
     ],
 )
 def test_an_index_over_other_items_is_refused(items, kind, words, tmp_path):

@@ -18,18 +18,37 @@ QUERIES = Queries.of(HISTORY)
 
 
 class Nearest:
-    """An index that finds the best ``depth`` rows at most, and only among ``rows``."""
+    """An index that finds the best ``depth`` rows at most, and only among ``rows``.
+
+    It pays where ``least`` of the items are allowed.
+    """
 
     kind, nbytes = "nearest", 7
 
-    def __init__(self, rows=range(N), depth=N):
-        self.rows, self.depth = np.array(rows, np.int32), depth
+    def __init__(self, rows=range(N), depth=N, least=0.5):
+        self.rows, self.depth, self.least = np.array(rows, np.int32), depth, least
         self.asked = []
 
-    def search(self, vectors, k):
+    def pays(self, share):
+        return share >= self.least
+
+    def search(self, vectors, k, hidden=None, allow=None):
         self.asked.append((len(vectors), k))
-        found = best(vectors @ ITEMS.dense()[self.rows].T, self.rows[None], min(k, self.depth))
-        return found.item_row, found.score
+        score = vectors @ ITEMS.dense().T
+        if hidden is not None:
+            score[hidden.row_numbers(), hidden.indices] = -np.inf
+        if allow is not None:
+            score[:, ~allow] = -np.inf
+        found = best(score[:, self.rows], self.rows[None], min(k, self.depth))
+        return padded_to(found, k)
+
+
+def padded_to(found, k):
+    short = ((0, 0), (0, k - found.k))
+    return (
+        np.pad(found.item_row, short, constant_values=-1),
+        np.pad(found.score, short, constant_values=-np.inf),
+    )
 
 
 def wanted(queries, items, k):
@@ -63,11 +82,10 @@ def test_ties_are_the_same_in_every_block(monkeypatch):
     assert np.array_equal(whole.item_row, want.item_row)
 
 
-def test_an_index_is_asked_for_as_many_more_as_are_hidden():
+def test_an_index_is_told_what_is_hidden():
     index = Nearest()
     found = topk_vectors(VECTORS, ITEMS, QUERIES, 5, index)
-    # Histories of 0 to 8 events, each rounded up to a power of two.
-    assert index.asked == [(1, 6), (1, 7), (2, 9), (4, 13), (1, 21)]
+    assert index.asked == [(B, 5)]
     assert np.array_equal(found.item_row, wanted(QUERIES, ITEMS, 5).item_row)
 
 
@@ -87,12 +105,19 @@ def test_an_index_pads_k_beyond_the_catalogue():
     assert np.array_equal(found.item_row, wanted(QUERIES, ITEMS, N + 5).item_row)
 
 
-def test_a_mask_goes_round_the_index():
-    index = Nearest()
-    allow = np.arange(N) < 9
-    found = topk_vectors(VECTORS, ITEMS, replace(QUERIES, allow=allow), 3, index)
-    assert not index.asked
-    assert (found.item_row < 9).all()
+@pytest.mark.parametrize(("allowed", "asked"), [(30, True), (9, False)])
+def test_a_mask_that_leaves_little_goes_round_the_index(allowed, asked):
+    index, queries = Nearest(), replace(QUERIES, allow=np.arange(N) < allowed)
+    found = topk_vectors(VECTORS, ITEMS, queries, 3, index)
+    assert bool(index.asked) == asked
+    assert np.array_equal(found.item_row, wanted(queries, ITEMS, 3).item_row)
+
+
+def test_no_answer_is_short_while_allowed_items_are_left():
+    queries = replace(QUERIES, allow=np.arange(N) % 2 == 0)
+    for k in (7, 24, N):
+        found = topk_vectors(VECTORS, ITEMS, queries, k, Nearest(depth=6))
+        assert np.array_equal(found.item_row, wanted(queries, ITEMS, k).item_row)
 
 
 def test_candidates_lose_doubles_and_what_is_hidden():
