@@ -43,9 +43,10 @@ def _transforms() -> str:
 
 
 def _metrics() -> str:
-    from martlet.metrics import LABEL_METRICS, METRICS
+    from martlet.metrics import LABEL_METRICS, METRICS, NUMBER_METRICS
 
-    return f"Metrics: {', '.join(METRICS)}. Of labelled rows: {', '.join(LABEL_METRICS)}."
+    of_rows = ", ".join(LABEL_METRICS | NUMBER_METRICS)
+    return f"Metrics: {', '.join(METRICS)}. Of labelled rows: {of_rows}."
 
 
 class _Verbs(TyperGroup):

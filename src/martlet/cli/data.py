@@ -121,6 +121,9 @@ def prepare(
     positive: Annotated[
         str | None, typer.Option(help="With --label: the text that makes a label 1.")
     ] = None,
+    regression: Annotated[
+        bool, typer.Option("--regression", help="With --label: the label is any number.")
+    ] = False,
     column: Annotated[list[str], repeated(metavar="NAME", help="With --label: only such features")],
     drop: Annotated[
         list[str], repeated(metavar="NAME", help="With --label: a column that is no feature")
@@ -180,13 +183,14 @@ def prepare(
         from martlet.cli.tabular import prepare_rows
 
         prepare_rows(
-            context, log, out, sql=sql, label=label, positive=positive, columns=column, drop=drop,
-            split=split, test=test, valid=valid, weight_col=weight_col, time_col=time_col,
-            time_unit=time_unit, format=format, sep=sep, no_header=no_header, rejects=rejects,
-            strict=strict, seed=seed, force=force, json_=json_,
+            context, log, out, sql=sql, label=label, positive=positive, regression=regression,
+            columns=column, drop=drop, split=split, test=test, valid=valid, weight_col=weight_col,
+            time_col=time_col, time_unit=time_unit, format=format, sep=sep, no_header=no_header,
+            rejects=rejects, strict=strict, seed=seed, force=force, json_=json_,
         )  # fmt: skip
         return
-    for name, given in (("positive", positive), ("column", column), ("drop", drop)):
+    of_rows = {"positive": positive, "regression": regression, "column": column, "drop": drop}
+    for name, given in of_rows.items():
         if given:
             raise typer.BadParameter(f"--{name} is of labelled rows: give --label COLUMN too")
     from martlet.core.dataset import PROOF

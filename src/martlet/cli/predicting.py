@@ -15,6 +15,7 @@ from martlet.data.formats import stated
 from martlet.data.labelled import columns_of
 from martlet.data.reading import raw_of
 from martlet.data.text import spoilt
+from martlet.scorers.registry import tells_numbers
 
 if TYPE_CHECKING:
     from martlet.scorers.bundle import Bundle
@@ -45,7 +46,7 @@ def predict_file(
     out: Path,
     *,
     keep: Sequence[str] = (),
-    name: str = "probability",
+    name: str | None = None,
     allow_missing: bool = False,
     format: str | None = None,
     sep: str | None = None,
@@ -58,7 +59,7 @@ def predict_file(
         rows: files or a table, as ``prepare_examples`` takes them; a label is not needed.
         out: a .parquet, .csv, .tsv or .jsonl file.
         keep: columns of the rows to write too; none writes all.
-        name: of the column of predictions.
+        name: of the column of predictions; None is "probability", or "number".
         allow_missing: a column of the model that the rows lack counts as missing in each.
         format: as in ``read``.
         sep: as in ``read``.
@@ -70,6 +71,7 @@ def predict_file(
         QueryError: the bundle ranks items.
     """
     bundle.check_predicts()
+    name = name or ("number" if tells_numbers(bundle.scorer) else "probability")
     if out.suffix not in _ENDINGS:
         raise OutputError(f"{out} has no ending that is known: expected {', '.join(_ENDINGS)}")
     raw = raw_of(rows, format=format, sep=sep, named=list(bundle.columns))

@@ -32,6 +32,7 @@ def prepare_rows(
     sql: str | None,
     label: str,
     positive: str | None,
+    regression: bool,
     columns: Sequence[str],
     drop: Sequence[str],
     split: str | None,
@@ -70,9 +71,10 @@ def prepare_rows(
     with progress(quiet=json_) as note:
         data = prepare_examples(
             log if sql is None else queried(sql, log),
-            label=label, positive=positive, weight=weight_col, time=time_col, time_unit=time_unit,
-            columns=columns, drop=drop, split=cut, seed=seed, format=format, sep=sep,
-            header=False if no_header else None, rejects=rejects, strict=strict, progress=note,
+            label=label, positive=positive, regression=regression, weight=weight_col,
+            time=time_col, time_unit=time_unit, columns=columns, drop=drop, split=cut, seed=seed,
+            format=format, sep=sep, header=False if no_header else None, rejects=rejects,
+            strict=strict, progress=note,
         )  # fmt: skip
         data.save(out)
         save_config(beside(out), context)
@@ -90,10 +92,11 @@ def _print_parts(data: Tabular) -> None:
     for kind, words in (("number", "numbers"), ("text", "text")):
         names = [name for name, found in data.kinds.items() if found == kind]
         print(f"{words}: {', '.join(names) or 'none'}")
-    shares = data.about.get("share of label 1", {})
+    shares, means = (data.about.get(n, {}) for n in ("share of label 1", "mean label"))
     for name in ("train", "valid", "test"):
-        share = shares.get(name)
+        share, mean = shares.get(name), means.get(name)
         told = "" if share is None else f", {share:.2%} of label 1"
+        told = told if mean is None else f", label {number(mean)} in the mean"
         print(f"{name}: {len(data.part(name)):,} rows{told}")
 
 
@@ -140,7 +143,6 @@ def measure_rows(
     from martlet.measure.labels import compare_labels
     from martlet.measure.ledger import append
     from martlet.measure.measure import measure
-    from martlet.metrics import LABEL_METRICS
     from martlet.scorers.bundle import Bundle as Stored
 
     if against is not None and data is None:
@@ -151,10 +153,10 @@ def measure_rows(
             bundle, data, part=part, metrics=metrics or None, cost=cost, progress=note
         )
         if against is not None:
-            other, names = Stored.load(against), metrics or tuple(LABEL_METRICS)
             difference = compare_labels(
-                other, bundle, data, part=part, metrics=names, progress=note
-            )
+                Stored.load(against), bundle, data, part=part, metrics=metrics or None,
+                progress=note,
+            )  # fmt: skip
     append(ledger, receipt)
     if json_:
         told = {name: one._asdict() for name, one in difference.items()}
@@ -178,7 +180,10 @@ def predict(
     keep: Annotated[
         list[str], repeated(metavar="NAME", help="A column of ROWS to write too, all if left out")
     ],
-    name: Annotated[str, typer.Option(help="Of the column of predictions.")] = "probability",
+    name: Annotated[
+        str | None,
+        typer.Option(help='Of the column of predictions; "probability", or "number", if left out.'),
+    ] = None,
     allow_missing: Annotated[
         bool, typer.Option("--allow-missing", help="A column that ROWS lacks is missing in each.")
     ] = False,
@@ -188,7 +193,7 @@ def predict(
     config: Config = None,
     json_: Json = False,
 ) -> None:
-    """Write the probability of label 1 beside each row.
+    """Write the probability of label 1 beside each row, or the number that the model tells.
 
     A line that cannot be read gets none, and is counted.
     """

@@ -23,6 +23,7 @@ from martlet.kernels.parallel import in_order
 
 _BATCH = 1 << 18
 _TRUE, _FALSE = ("1", "1.0", "yes", "y", "true", "t"), ("0", "0.0", "no", "n", "false", "f")
+_MOST = 1e30  # of a label that is a number: squares of larger ones leave float32 soon
 _REASONS = (
     "broken line", "too many fields", "no label", "unknown label", "bad weight", "unparsable time",
 )  # fmt: skip
@@ -38,6 +39,7 @@ class Roles:
         label: the column to be predicted.
         positive: the text that makes a label 1, any other makes it 0; None takes 0 and 1, yes and
             no, true and false.
+        regression: the label is any number.
         weight: a column of weights of 0 or more, or None.
         time: a column of times, or None.
         time_unit: how they are written.
@@ -48,6 +50,7 @@ class Roles:
     weight: str | None = None
     time: str | None = None
     time_unit: TimeUnit = "auto"
+    regression: bool = False
 
     @property
     def columns(self) -> list[str]:
@@ -92,7 +95,9 @@ class Source:
                         blame(why, bad)
                     whole = reason == GOOD
                     label = batch[roles.label]
-                    value, missing, unknown = labels(label, roles.positive)
+                    value, missing, unknown = (
+                        numbers(label) if roles.regression else labels(label, roles.positive)
+                    )
                     if first and whole.any() and not (whole & ~missing & ~unknown).any():
                         raise DataError(self._unknown(label))
                     first = first and not whole.any()
@@ -153,6 +158,11 @@ class Source:
     def _unknown(self, label: pl.Series) -> str:
         some = label.drop_nulls().cast(pl.String).unique(maintain_order=True).head(_SHOWN)
         words = ", ".join(map(repr, some.to_list())) or "nothing"
+        if self._roles.regression:
+            return (
+                f"the label column {label.name!r} of {self.file} holds {words}: expected numbers "
+                "for a regression"
+            )
         expected = "0 and 1, yes and no, or true and false"
         if self._roles.positive is not None:
             expected = f"{self._roles.positive!r} in some row"
@@ -199,6 +209,17 @@ def labels(
     lower = text.str.to_lowercase()
     happened, not_so = lower.is_in(_TRUE).to_numpy(), lower.is_in(_FALSE).to_numpy()
     return happened.astype(np.float32), missing, ~missing & ~happened & ~not_so
+
+
+def numbers(
+    column: pl.Series,
+) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return (n,) numbers, which rows have none, and which have another word for it or no end."""
+    value = as_floats(column).fill_null(np.nan).to_numpy()
+    text = column.cast(pl.String).fill_null("").str.strip_chars()
+    missing = (text == "").to_numpy() if is_text(column.dtype) else np.isnan(value)
+    unknown = ~missing & ~(np.abs(value) <= _MOST)
+    return np.where(missing | unknown, 0, value).astype(np.float32), missing, unknown
 
 
 def as_numbers(column: pl.Series) -> NDArray[np.float64]:

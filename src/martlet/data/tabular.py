@@ -39,6 +39,7 @@ def prepare_examples(
     *,
     label: str,
     positive: str | None = None,
+    regression: bool = False,
     weight: str | None = None,
     time: str | None = None,
     time_unit: TimeUnit = "auto",
@@ -65,6 +66,8 @@ def prepare_examples(
         label: name of the column to be predicted.
         positive: the text that makes a label 1; any other makes it 0. Without it labels are 0 and
             1, yes and no, or true and false.
+        regression: labels are any numbers, which a model with the squared loss tells; such a table
+            is measured by how far they are off.
         weight: name of a column of weights in the training loss.
         time: name of a column of times; no feature, it is there to split by.
         time_unit: as in ``read``.
@@ -72,7 +75,8 @@ def prepare_examples(
             for the index that pandas leaves in a file.
         drop: names of columns to leave out, such as ids of rows.
         split: default ``TimeSplit()`` where there is a time, else ``RandomSplit()``, which draws
-            the same share of each label. ``GivenSplit(test, valid)`` takes another table.
+            the same share of each label of 0 and 1. ``GivenSplit(test, valid)`` takes another
+            table.
         seed: drives a random split.
         format: as in ``read``.
         sep: as in ``read``.
@@ -84,7 +88,7 @@ def prepare_examples(
     Raises:
         DataError: nothing can be read, a column is missing, labels are of unknown words or all
             alike, a bad row under ``strict``, or a split that the rows cannot have.
-        SpecError: an unknown unit of time, or a split by users.
+        SpecError: an unknown unit of time, a split by users, or ``positive`` in a regression.
         OutputError: the file of rejects could not be written.
 
     >>> table = {"age": [31, 44, 59, 27], "city": ["Bern", "Oslo", "", ""], "buys": list("ynyn")}
@@ -95,7 +99,11 @@ def prepare_examples(
     if time_unit not in get_args(TimeUnit):
         units = ", ".join(get_args(TimeUnit))
         raise SpecError(f"the time unit {time_unit!r} is unknown: expected one of {units}")
-    roles = Roles(label, positive, weight, time, time_unit)
+    if regression and positive is not None:
+        raise SpecError(
+            f"positive is {positive!r}, and the labels of a regression are numbers: leave one out"
+        )
+    roles = Roles(label, positive, weight, time, time_unit, regression)
     split = _split(split, roles)
     step = _stepper(progress)
     step()
@@ -116,23 +124,24 @@ def prepare_examples(
         found = [source.read(texts, aside, strict=strict) for source in sources]
     step()
     train, *others = (examples for examples, _ in found)
-    parts = _cut(train, others, split, seed)
+    parts = _cut(train, others, split, seed, roles)
     for name, part in zip(PARTS, parts, strict=True):
         _check_labels(name, part, sources[0], needed=name == "train")
+    means = {
+        name: float(part.label.mean()) if len(part) else None
+        for name, part in zip(PARTS, parts, strict=True)
+    }
     about = {
         "source": raws[0].files,
         "format": raws[0].format,
-        "label": {"column": label, "positive": positive},
+        "label": {"column": label, "positive": positive, **_only("regression", regression)},
         "weight": weight,
         "time": time,
         "split": "given" if isinstance(split, GivenSplit) else str(split),
         "seed": seed,
         "cleaning": [report._asdict() for _, reports in found for report in reports],
         "counts": {name: len(part) for name, part in zip(PARTS, parts, strict=True)},
-        "share of label 1": {
-            name: float(part.label.mean()) if len(part) else None
-            for name, part in zip(PARTS, parts, strict=True)
-        },
+        "mean label" if regression else "share of label 1": means,
         "threads": num_threads(),
     }  # fmt: skip
     return Tabular(parts[0], parts[1], parts[2], about)
@@ -207,15 +216,18 @@ def _split(split: Split | None, roles: Roles) -> Any:
     return split
 
 
-def _cut(train: Examples, others: list[Examples], split: Any, seed: int) -> list[Examples]:
+def _cut(
+    train: Examples, others: list[Examples], split: Any, seed: int, roles: Roles
+) -> list[Examples]:
     """Return the train, validation and test rows, each in the order of its table."""
+    alike = np.zeros_like(train.label) if roles.regression else train.label
     if isinstance(split, TimeSplit):
         part = split.of_times(train.time_s)  # type: ignore[arg-type]
     elif isinstance(split, RandomSplit):
-        part = _drawn(train.label, split.valid, split.test, seed)
+        part = _drawn(alike, split.valid, split.test, seed)
     else:
         share = float(split.valid) if _is_share(split.valid) else 0.0
-        part = _drawn(train.label, share, 0.0, seed)
+        part = _drawn(alike, share, 0.0, seed)
     rows = [np.flatnonzero(part == number) for number in range(3)]
     columns: Any = train.columns
     cut: list[dict[str, Any]] = [{}, {}, {}]
@@ -261,8 +273,12 @@ def _check_labels(name: str, part: Examples, source: Source, *, needed: bool) ->
     if needed and part.label.min() == part.label.max():
         raise DataError(
             f"all {len(part):,} labels of part {name!r} of {source.file} are {part.label[0]:g}: "
-            "expected both 0 and 1; look at --label and --positive"
+            "expected both 0 and 1, or numbers that differ; look at --label and --positive"
         )
+
+
+def _only(name: str, said: bool) -> dict[str, bool]:
+    return {name: said} if said else {}
 
 
 def _is_share(valid: Any) -> bool:

@@ -12,12 +12,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from martlet.core import DataError, Examples, Progress, Tabular
+from martlet.core import DataError, Examples, Progress, SpecError, Tabular
 from martlet.measure import fresh
 from martlet.measure.machine import machine, threads, versions
 from martlet.measure.quality import refuse_seen_in_training
 from martlet.measure.receipt import Receipt
-from martlet.metrics import LABEL_METRICS, Interval, label_difference, label_quality
+from martlet.metrics import (
+    LABEL_METRICS,
+    NUMBER_METRICS,
+    Interval,
+    label_difference,
+    label_quality,
+)
+from martlet.scorers.registry import tells_numbers
 
 if TYPE_CHECKING:
     from martlet.scorers.bundle import Bundle
@@ -25,7 +32,6 @@ if TYPE_CHECKING:
 NUM_QUERIES = 1000
 BATCH = 1 << 14  # rows of columns, not of vectors: a scorer cuts them as it needs
 _WARM_UP = 20
-_ALL = tuple(LABEL_METRICS)
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,19 +41,37 @@ class LabelQuality:
     Attributes:
         figures: name to value and 95% interval.
         num_rows: rows measured.
-        num_positive: those of them with label 1.
+        num_positive: those of them with label 1; None where labels are numbers.
     """
 
     figures: Mapping[str, Interval]
     num_rows: int
-    num_positive: int
+    num_positive: int | None
 
     def plain(self) -> dict[str, float]:
         """Return the figures with ``_low`` and ``_high`` of each, and the counts, for a receipt."""
         found: dict[str, float] = {}
         for name, one in self.figures.items():
             found |= {name: one.mean, f"{name}_low": one.low, f"{name}_high": one.high}
-        return found | {"num_rows": self.num_rows, "num_positive": self.num_positive}
+        found["num_rows"] = self.num_rows
+        return found if self.num_positive is None else found | {"num_positive": self.num_positive}
+
+
+def label_metrics(bundle: Bundle, asked: Sequence[str] | None = None) -> tuple[str, ...]:
+    """Return the figures to take of what a bundle predicts: those asked for, or all.
+
+    Raises:
+        SpecError: a figure of probabilities is asked of a bundle that tells numbers.
+    """
+    if not tells_numbers(bundle.scorer):
+        return tuple(asked or LABEL_METRICS)
+    wrong = [name for name in asked or () if name in LABEL_METRICS]
+    if wrong:
+        raise SpecError(
+            f"{wrong[0]} is a figure of probabilities, and this model predicts numbers: expected "
+            f"{', '.join(NUMBER_METRICS)}"
+        )
+    return tuple(asked or NUMBER_METRICS)
 
 
 def predictions(
@@ -79,7 +103,7 @@ def evaluate_labels(
     data: Tabular,
     *,
     part: str = "test",
-    metrics: Sequence[str] = _ALL,
+    metrics: Sequence[str] | None = None,
     progress: Progress | None = None,
 ) -> LabelQuality:
     """Measure what a bundle predicts for the rows of a part. Weights of rows do not count.
@@ -88,18 +112,21 @@ def evaluate_labels(
         bundle: fitted on labelled rows.
         data: the parts.
         part: "valid" or "test".
-        metrics: names from ``LABEL_METRICS``.
+        metrics: names from ``LABEL_METRICS`` or ``NUMBER_METRICS``; None takes all of the one
+            kind: of probabilities, or of numbers where the bundle was fitted to tell such.
         progress: told how far it is.
 
     Raises:
-        DataError: the part is empty, was trained on, lacks a column, or its labels are not 0 and 1.
+        DataError: the part is empty, was trained on, lacks a column, or its labels are not 0 and 1
+            where probabilities are told.
         QueryError: the bundle ranks items.
-        SpecError: an unknown metric.
+        SpecError: an unknown metric, or one of probabilities where numbers are told.
     """
-    rows = _measurable(bundle, data, part)
+    rows, names = _measurable(bundle, data, part), label_metrics(bundle, metrics)
     told = predictions(bundle, rows, progress=progress)
-    figures = label_quality(rows.label, told, metrics)
-    return LabelQuality(figures, len(rows), int((rows.label > 0).sum()))
+    figures = label_quality(rows.label, told, names)
+    of_two = any(name in LABEL_METRICS for name in names)
+    return LabelQuality(figures, len(rows), int((rows.label > 0).sum()) if of_two else None)
 
 
 def compare_labels(
@@ -108,18 +135,21 @@ def compare_labels(
     data: Tabular,
     *,
     part: str = "test",
-    metrics: Sequence[str] = _ALL,
+    metrics: Sequence[str] | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Interval]:
     """Return each figure of ``second`` less that of ``first`` on the same rows, with its interval.
 
     Arguments and errors as in ``evaluate_labels``.
     """
+    names = {label_metrics(bundle, metrics) for bundle in (first, second)}
+    if len(names) > 1:
+        raise SpecError("one model predicts probabilities and the other numbers: compare like ones")
     before, after = (
         predictions(bundle, _measurable(bundle, data, part), progress=progress)
         for bundle in (first, second)
     )
-    return label_difference(data.part(part).label, before, after, metrics)
+    return label_difference(data.part(part).label, before, after, names.pop())
 
 
 def measure_labels(
@@ -141,9 +171,7 @@ def measure_labels(
         QueryError: the bundle ranks items.
     """
     if data is not None and quality is None:
-        quality = evaluate_labels(
-            bundle, data, part=part, metrics=metrics or _ALL, progress=progress
-        )
+        quality = evaluate_labels(bundle, data, part=part, metrics=metrics, progress=progress)
     found = label_cost(bundle, None if data is None else data.part(part), cold_runs) if cost else {}
     if train_s is not None:
         found["train_s"] = train_s

@@ -8,7 +8,12 @@ from martlet.metrics.intervals import (
     paired_bootstrap,
     sign_flip,
 )
-from martlet.metrics.labels import LABEL_METRICS, label_difference, label_quality
+from martlet.metrics.labels import (
+    LABEL_METRICS,
+    NUMBER_METRICS,
+    label_difference,
+    label_quality,
+)
 from martlet.metrics.quality import METRICS, Metric, Tally, per_user
 from martlet.metrics.sampled import sampled, sampled_quality, sampled_values
 from martlet.metrics.tables import quality_of_table
@@ -16,6 +21,7 @@ from martlet.metrics.tables import quality_of_table
 __all__ = [
     "LABEL_METRICS",
     "METRICS",
+    "NUMBER_METRICS",
     "Interval",
     "Metric",
     "Tally",

@@ -1,4 +1,4 @@
-"""How good probabilities of a label of 0 or 1 are, each figure with its interval.
+"""How good probabilities of a label of 0 or 1 are, or numbers told, each with its interval.
 
 A figure is a function of the rows' distribution. How much one row moves it (its influence) gives
 the interval, and that of the difference of two models on the same rows, whatever the figure: the
@@ -141,6 +141,21 @@ def _calibration(rows: _Rows) -> _Estimate:
     return _Estimate(value, (rows.score - value * rows.label) / share)
 
 
+def _rmse(rows: _Rows) -> _Estimate:
+    """Return the root of the mean squared error."""
+    square = (rows.score - rows.label) ** 2
+    mean = square.mean()
+    value = float(np.sqrt(mean))
+    return _Estimate(value, (square - mean) / (2 * value) if value else square)
+
+
+def _mae(rows: _Rows) -> _Estimate:
+    """Return the mean absolute error."""
+    far = np.abs(rows.score - rows.label)
+    value = float(far.mean())
+    return _Estimate(value, far - value)
+
+
 LABEL_METRICS: dict[str, Callable[[_Rows], _Estimate]] = {
     "auc": _auc,
     "log_loss": _log_loss,
@@ -150,6 +165,8 @@ LABEL_METRICS: dict[str, Callable[[_Rows], _Estimate]] = {
 }
 """Figures by name. Of "log_loss" and "normalized_entropy" less is better; "calibration" is best
 at 1."""
+NUMBER_METRICS: dict[str, Callable[[_Rows], _Estimate]] = {"rmse": _rmse, "mae": _mae}
+"""Figures of labels that are any numbers, in their unit; less is better."""
 _RANKS = ("auc", "pr_auc")  # they see the order of the scores alone, and lie between 0 and 1
 
 
@@ -162,9 +179,10 @@ def label_quality(
     rows of a label, or where every pair is in order, they are too narrow.
 
     Args:
-        label: 0 or 1 each.
-        score: probabilities of label 1; of "auc" and "pr_auc" any finite numbers.
-        metrics: names from ``LABEL_METRICS``.
+        label: 0 or 1 each; any finite numbers of ``NUMBER_METRICS``.
+        score: probabilities of label 1; of "auc", "pr_auc" and ``NUMBER_METRICS`` any finite
+            numbers.
+        metrics: names from ``LABEL_METRICS`` or ``NUMBER_METRICS``.
         level: how often such an interval holds the figure of all rows that there could be.
 
     Raises:
@@ -201,11 +219,11 @@ def label_difference(
 
 
 def _estimates(label: Any, score: Any, metrics: Sequence[str]) -> dict[str, _Estimate]:
-    unknown = [name for name in metrics if name not in LABEL_METRICS]
+    known = LABEL_METRICS | NUMBER_METRICS
+    unknown = [name for name in metrics if name not in known]
     if unknown:
         raise SpecError(
-            f"no figure of labels is called {unknown[0]!r}: expected one of "
-            f"{', '.join(LABEL_METRICS)}"
+            f"no figure of labels is called {unknown[0]!r}: expected one of {', '.join(known)}"
         )
     rows = _Rows(np.asarray(label, np.float64), np.asarray(score, np.float64))
     if rows.label.ndim != 1 or rows.label.shape != rows.score.shape or not len(rows.label):
@@ -213,21 +231,28 @@ def _estimates(label: Any, score: Any, metrics: Sequence[str]) -> dict[str, _Est
             f"labels are {rows.label.shape} and scores {rows.score.shape}: expected one of each a "
             "row, and a row at least"
         )
-    wrong = (rows.label != 0) & (rows.label != 1)
+    _check(rows, metrics)
+    return {name: known[name](rows) for name in metrics}
+
+
+def _check(rows: _Rows, metrics: Sequence[str]) -> None:
+    """Refuse labels and scores that some of the figures cannot be taken of."""
+    of_two = [name for name in metrics if name in LABEL_METRICS]
+    wrong = (rows.label != 0) & (rows.label != 1) if of_two else ~np.isfinite(rows.label)
     if wrong.any():
-        raise DataError(f"a label is {rows.label[wrong][0]:g}: expected 0 or 1")
-    if rows.label.min() == rows.label.max() and set(metrics) - {"log_loss"}:
+        expected = f"0 or 1 for {of_two[0]}" if of_two else "a finite number"
+        raise DataError(f"a label is {rows.label[wrong][0]:g}: expected {expected}")
+    if rows.label.min() == rows.label.max() and set(of_two) - {"log_loss"}:
         raise DataError(
             f"all {len(rows.label):,} labels are {rows.label[0]:g}: expected both 0 and 1, for "
-            f"{', '.join(name for name in metrics if name != 'log_loss')} tells one from the other"
+            f"{', '.join(name for name in of_two if name != 'log_loss')} tells one from the other"
         )
-    wrong = ~np.isfinite(rows.score)
-    if not set(metrics) <= set(_RANKS):
-        wrong |= (rows.score < 0) | (rows.score > 1)
+    wrong, expected = ~np.isfinite(rows.score), "a finite number"
+    if not set(of_two) <= set(_RANKS):
+        wrong, expected = wrong | (rows.score < 0) | (rows.score > 1), "a probability"
     if wrong.any():
         at = int(np.argmax(wrong))
-        raise DataError(f"row {at + 1} has the score {rows.score[at]:g}: expected a probability")
-    return {name: LABEL_METRICS[name](rows) for name in metrics}
+        raise DataError(f"row {at + 1} has the score {rows.score[at]:g}: expected {expected}")
 
 
 def _interval(name: str | None, value: float, influence: F64, level: float) -> Interval:

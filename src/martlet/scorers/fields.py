@@ -60,6 +60,7 @@ class Fields:
         items: every item's side, as rows of the tables; None with one side.
         max_length: only so many of the last events are read.
         parameters: the network's own weights, which it was derived from.
+        unit: mean and spread of the labels, in which numbers were learnt.
     """
 
     vectors: Table | Placed
@@ -70,6 +71,7 @@ class Fields:
     items: Encoded | None = None
     max_length: int = 50
     parameters: Mapping[str, Table] = field(default_factory=dict)
+    unit: tuple[float, float] = (0.0, 1.0)
     kind: ClassVar[str] = "fields"
 
     @property
@@ -144,8 +146,11 @@ class Fields:
         return scores
 
     def _told(self, logits: F32) -> F32:
-        """Return the logits, or the odds where they are the answer."""
-        return np.exp(np.minimum(logits, _LARGEST)) if self.loss == "odds" else logits
+        """Return the logits, or the odds or numbers where they are the answer."""
+        if self.loss == "odds":
+            return np.exp(np.minimum(logits, _LARGEST))
+        mean, spread = map(np.float32, self.unit)
+        return logits if self.unit == (0, 1) else logits * spread + mean
 
     def _users(self, queries: Queries) -> _Looked:
         """Look the users' side up: histories, and columns of the context."""
@@ -223,6 +228,7 @@ class Fields:
             "num_items": self.num_items,
             "max_length": self.max_length,
             "loss": self.loss,
+            "unit": list(self.unit),
         }
 
     def save_files(self, folder: Path) -> None:
@@ -263,6 +269,7 @@ class Fields:
             _items(groups["items"], layout) if layout.num_items else None,
             int(config["max_length"]),
             tables_under(tables, "network"),
+            _two_numbers(config.get("unit", (0.0, 1.0))),
         )
 
 
@@ -307,6 +314,11 @@ def _items(arrays: Mapping[str, Any], layout: Layout) -> Encoded:
             raise BundleError(f"{ARRAYS}: a bag has {len(indptr) - 1} rows for {len(rows)} items")
         check_csr(ARRAYS, indptr, bag, layout.num_vector_rows)
     return Encoded(rows, numbers, tuple(bags))
+
+
+def _two_numbers(unit: Any) -> tuple[float, float]:
+    mean, spread = map(float, unit)
+    return mean, spread
 
 
 def _vectors(tables: Mapping[str, Table], layout: Layout) -> Table | Placed:

@@ -133,12 +133,13 @@ class Rows:
     """Labelled rows, encoded once: in memory, or in temporary files where there are many."""
 
     draws: ClassVar[bool] = False  # whether examples of label 0 are drawn: no row tells them
+    unit: tuple[float, float]  # mean and spread of the labels, in which they are learnt
 
     def __init__(self, spec: FieldModel, data: Tabular, seed: int) -> None:
         if not len(data.train):
             raise DataError("the train part holds no row: expected at least one")
-        if spec.odds:
-            _check_seconds(data.train)
+        _check_labels(spec, data)
+        self.unit = _unit(data.train) if spec.loss == "squared" else (0.0, 1.0)
         self.spec, self.data, self.seed = spec, data, seed
         features = Features.fit(_plan(spec, data.train.columns), data.train.columns)
         self.layout = Layout.of({"row": features})
@@ -187,7 +188,9 @@ class Rows:
     def _batch(self, name: str, examples: Examples, rows: NDArray[np.int64]) -> Batch:
         weight = None if examples.weight is None else examples.weight[rows]
         part = self.layout.sides["row"], self._parts[name].take(rows), 1
-        return Batch.of([part], examples.label[rows], weight)
+        mean, spread = map(np.float32, self.unit)
+        label = examples.label[rows]
+        return Batch.of([part], label if self.unit == (0, 1) else (label - mean) / spread, weight)
 
 
 class Events:
@@ -198,6 +201,7 @@ class Events:
     """
 
     draws: ClassVar[bool] = True
+    unit = (0.0, 1.0)
 
     def __init__(self, spec: FieldModel, data: Dataset, seed: int) -> None:
         if not len(data.train):
@@ -280,12 +284,31 @@ class Events:
         return Batch.of(parts, label.reshape(-1), weight.reshape(-1))
 
 
-def _check_seconds(rows: Examples) -> None:
-    """Refuse rows that no odds can be learnt from.
+def _unit(rows: Examples) -> tuple[float, float]:
+    """Return the mean of the labels and their standard deviation; 1 where they are all alike."""
+    label = rows.label.astype(np.float64)
+    return float(label.mean()), float(label.std()) or 1.0
+
+
+def _check_labels(spec: FieldModel, data: Tabular) -> None:
+    """Refuse labels that are no chances where such are learnt, and rows that tell no odds.
 
     Raises:
-        DataError: rows without weights, or labels other than 0 and 1.
+        DataError: the first that is wrong.
     """
+    if spec.odds:
+        _check_seconds(data.train)
+    for part in (data.train, data.valid):
+        wrong = (part.label < 0) | (part.label > 1)
+        if spec.loss == "logistic" and wrong.any():
+            raise DataError(
+                f"a label is {part.label[wrong][0]:g}, and the logistic loss learns chances from "
+                "0 to 1: set loss=squared to learn numbers"
+            )
+
+
+def _check_seconds(rows: Examples) -> None:
+    """Refuse rows without weights, or with labels other than 0 and 1."""
     if rows.weight is None:
         raise DataError(
             "the rows have no weights: expected what each is worth (such as seconds) where the "

@@ -268,7 +268,8 @@ class _Task:
         label = torch.cat([batch.label for _, batch in answers]).double().numpy()
         weight = np.concatenate([_weight(batch) for _, batch in answers])
         if self.spec.loss == "squared":
-            return -float(np.average((score - label) ** 2, weights=weight))
+            mean = np.average((score - label) ** 2, weights=weight)
+            return -float(mean) * self.source.unit[1] ** 2
         if self.spec.watched == "log-loss":
             return -float(np.average(np.logaddexp(0, score) - label * score, weights=weight))
         label, score = label[weight > 0], score[weight > 0]

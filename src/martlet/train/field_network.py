@@ -120,6 +120,7 @@ class FieldNetwork(nn.Module):
             source.items,
             spec.max_length,
             tables_from(self.interaction),
+            source.unit,
         )
 
 

@@ -238,3 +238,25 @@ def test_what_cannot_be_predicted_is_told(place, tmp_path, rows):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.csv"]
     refused = run("recommend", place / "b", "--user", "u", code=1).stderr
     assert "no users or items to rank" in refused
+
+
+def test_a_regression_from_prepare_to_predict(tmp_path, rows):
+    paid = 1000.0 * rows["age"].fill_null(40) + 30000 * (rows["city"] == "Oslo").cast(pl.Int32)
+    rows.with_columns(paid=paid).drop("bought").write_csv(tmp_path / "rows.csv")
+    data, bundle = tmp_path / "data", tmp_path / "b"
+    words = ("--label", "paid", "--regression", "--drop", "row", "--out", data)
+    assert document("prepare", tmp_path / "rows.csv", *words)["mean label"]["train"] > 40000
+    refused = run("fit", data, "--model", "deepfm", "--out", bundle, code=1).stderr
+    assert "the logistic loss learns chances from 0 to 1: set loss=squared" in refused
+    settings = ("epochs=30", "loss=squared", "hidden=8", "batch=128", "rate=0.01")
+    many = [word for one in settings for word in ("--set", one)]
+    document("fit", data, "--model", "deepfm", *many, "--out", bundle)
+    found = document("measure", bundle, data, "--no-cost", "--ledger", tmp_path / "l")["quality"]
+    assert found["rmse_low"] < found["rmse"] < found["rmse_high"] < 6000
+    assert 0 < found["mae"] < found["rmse"]
+    assert not {"auc", "num_positive"} & found.keys()
+    told = run("measure", bundle, data, "--metric", "auc", "--no-cost", code=1).stderr
+    assert "auc is a figure of probabilities, and this model predicts numbers" in told
+    document("predict", bundle, tmp_path / "rows.csv", "--out", tmp_path / "p.parquet")
+    found = pl.read_parquet(tmp_path / "p.parquet")
+    assert (found["number"] - found["paid"].cast(pl.Float64)).abs().mean() < 6000

@@ -234,3 +234,29 @@ def test_shares_that_leave_nothing_and_unknown_units_are_refused():
     with pytest.raises(SpecError, match="the time unit 'h' is unknown"):
         prepare_examples(table(), label="paid", time_unit="h")
     assert (VALID, TEST) == (1, 2)
+
+
+def test_labels_of_a_regression_are_numbers():
+    rows = {"x": list(range(8)), "y": ["1.5", "-2e3", "", "much", "inf", "0", "7", "1"]}
+    data = prepare_examples(rows, label="y", regression=True, split=ALL)
+    assert data.train.label.tolist() == [1.5, -2000, 0, 7, 1]
+    counts = {rule["rule"]: rule["rows_in"] - rule["rows_out"] for rule in data.about["cleaning"]}
+    assert {name: count for name, count in counts.items() if count} == {
+        "no label": 1, "unknown label": 2,
+    }  # fmt: skip
+    assert data.about["mean label"]["train"] == pytest.approx(np.mean([1.5, -2000, 0, 7, 1]))
+    assert data.about["label"]["regression"]
+    assert "share of label 1" not in data.about
+    wide = {"x": list(range(100)), "y": np.arange(100) / 7}
+    cut = prepare_examples(wide, label="y", regression=True, split=RandomSplit(0.1, 0.2))
+    assert [len(cut.part(name)) for name in ("train", "valid", "test")] == [70, 10, 20]
+
+
+def test_a_regression_without_numbers_is_refused():
+    rows = {"x": [1, 2], "y": ["big", "small"]}
+    with pytest.raises(DataError, match="holds 'big', 'small': expected numbers for a regression"):
+        prepare_examples(rows, label="y", regression=True, split=ALL)
+    with pytest.raises(SpecError, match="positive is '1', and the labels of a regression are"):
+        prepare_examples(rows, label="y", positive="1", regression=True)
+    with pytest.raises(DataError, match=r"all 2 labels .* are 3: expected both 0 and 1, or"):
+        prepare_examples({"x": [1, 2], "y": [3, 3]}, label="y", regression=True, split=ALL)

@@ -121,3 +121,10 @@ def test_two_bundles_are_compared_row_by_row():
     assert found["log_loss"].high < 0
     assert all(tuple(one) == (0, 0, 0) for one in compare_labels(first, first, data).values())
     assert np.isfinite([*found["calibration"]]).all()
+
+
+def test_chances_and_numbers_are_not_compared():
+    data, numbers = labelled(), predicting()
+    object.__setattr__(numbers.scorer, "loss", "squared")
+    with pytest.raises(SpecError, match="one model predicts probabilities and the other numbers"):
+        compare_labels(predicting(), numbers, data)

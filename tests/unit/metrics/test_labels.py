@@ -200,7 +200,7 @@ def test_a_certain_mistake_costs_much_and_not_infinitely_much():
         ([2, 0], [0.5, 0.5], "a label is 2: expected 0 or 1"),
         ([1, 1], [0.5, 0.4], "all 2 labels are 1: expected both 0 and 1"),
         ([1, 0], [0.5, np.nan], "row 2 has the score nan: expected a probability"),
-        ([1, 0], [1.5, 0.2], "row 1 has the score 1.5"),
+        ([1, 0], [1.5, 0.2], "row 1 has the score 1.5: expected a probability"),
     ],
 )
 def test_what_cannot_be_measured_is_refused(label, score, words):
@@ -213,3 +213,25 @@ def test_bad_names_and_levels_are_refused():
         label_quality(LABEL, SCORE, ["ndcg"])
     with pytest.raises(SpecError, match="level is 95"):
         label_quality(LABEL, SCORE, level=95)
+
+
+def test_how_far_numbers_are_off():
+    label, score = np.array([10.0, -3.0, 5.0, 5.0]), np.array([11.0, -5.0, 5.0, 2.0])
+    found = label_quality(label, score, ["rmse", "mae"])
+    assert found["rmse"].mean == pytest.approx(np.sqrt(14 / 4))
+    assert found["mae"].mean == pytest.approx(1.5)
+    reach = 1.959964 * np.array([1, 2, 0, 3]).std() / 2
+    assert found["mae"].high == pytest.approx(1.5 + reach, abs=1e-5)
+    rise = 1.959964 * np.array([1, 4, 0, 9]).std() / 2 / (2 * found["rmse"].mean)
+    assert found["rmse"].low == pytest.approx(found["rmse"].mean - rise, abs=1e-5)
+    exact = label_quality(label, label, ["rmse", "mae"])
+    assert exact["rmse"] == exact["mae"] == (0, 0, 0)
+
+
+def test_numbers_that_cannot_be_measured_are_refused():
+    with pytest.raises(DataError, match="a label is inf: expected a finite number"):
+        label_quality([np.inf, 1], [0, 1], ["mae"])
+    with pytest.raises(DataError, match="row 1 has the score nan: expected a finite number"):
+        label_quality([3, 1], [np.nan, 1], ["mae"])
+    with pytest.raises(DataError, match="a label is 3: expected 0 or 1 for auc"):
+        label_quality([3, 1], [0, 1], ["mae", "auc"])
