@@ -47,7 +47,7 @@ def gate(
     *,
     part: str = "valid",
     cost: bool = True,
-    cold_runs: int = 3,
+    cold_runs: int = 1,
     compress_s: float | None = None,
     seed: int = 0,
     progress: Progress | None = None,
@@ -66,7 +66,7 @@ def gate(
             such as ``{"log_loss": 0.001}``.
         part: "valid"; what was chosen on it is then measured on "test", once.
         cost: measure latency, throughput, memory and bytes of both, one after the other.
-        cold_runs: fresh processes for the memory, about a second each.
+        cold_runs: fresh processes for the memory, about a second each; it hardly varies.
         compress_s: seconds that compressing took, for the receipt.
         seed: of the bootstrap.
         progress: told how far it is.
@@ -93,7 +93,7 @@ def measured(
     *,
     part: str = "valid",
     cost: bool = True,
-    cold_runs: int = 3,
+    cold_runs: int = 1,
     train_s: float | None = None,
     progress: Progress | None = None,
 ) -> Measured:
