@@ -68,12 +68,26 @@ SCORERS = {
     "ranker": ranker,
     "cascade": lambda: Cascade(ials(), ranker(), depth=60),
 }
-QUANTIZE = ("quantize:fp16", "quantize:int8")
-INDEX = ("index:exact-int8", "index:ivf")
+QUANTIZE = (
+    "quantize:fp16",
+    "quantize:int8",
+    "quantize:bf16",
+    "quantize:int8,per=column",
+    "quantize:int4,group=8,affine=yes",
+    "quantize:int2",
+)
+INDEX = ("index:exact-int8", "index:ivf", "index:ivf-pq", "index:hnsw")
 LOW_RANK = ("low-rank:14", "low-rank:error=0.3")
+PRUNE = ("prune:rows,share=0.2", "prune:values,share=0.6", "prune:dims,share=0.25", "prune:entries")
+PRUNE_NETWORK = ("prune:units",)
 REFUSED = {
     ("quantize:int8", "popular"): "no table of this popular scorer in fewer bytes",
+    **{(few, "popular"): "no table of this popular scorer in" for few in QUANTIZE[4:]},
+    **{(dense, "item_item"): "over the sparse table weights" for dense in QUANTIZE[2:]},
     **{(low, "popular"): "no vectors to cut" for low in LOW_RANK},
+    **{(cut, kind): "no vectors" for cut in PRUNE[:3] for kind in ("popular", "item_item")},
+    **{("prune:entries", kind): "no entries" for kind in SCORERS if kind != "item_item"},
+    **{(cut, kind): "" for cut in PRUNE_NETWORK for kind in SCORERS},  # what no spec can restore
     **{
         (index, scorer): "no item vectors to search"
         for index in INDEX
@@ -83,18 +97,42 @@ REFUSED = {
 # How the two of a composition begin that may be refused, and a part of what is said then.
 MAY_REFUSE = (
     ("index:", "", " after "),
-    ("quantize:int8", "index:exact-int8", "stored as int8"),
+    ("quantize:int", "index:exact-int8", "stored as int"),
+    ("quantize:bf16", "index:exact-int8", "stored as bf16"),
     ("quantize:", "quantize:", "would store no table"),
-    ("quantize:int8", "low-rank:", "stored as int8"),
+    ("quantize:", "quantize:", "over the sparse table"),
+    ("quantize:int", "low-rank:", "stored as int"),
+    ("quantize:bf16", "low-rank:", "would take"),
     ("quantize:fp16", "low-rank:", "would take"),
     ("low-rank:", "low-rank:", "leaves every direction"),
+    ("low-rank:", "prune:entries", "has no entries"),
+    ("low-rank:", "prune:", "more bytes"),
+    ("prune:", "prune:", "more bytes"),
+    ("prune:", "prune:", "would take"),
+    ("prune:rows", "prune:values", "stored as shared:"),
+    ("prune:rows", "index:exact-int8", "stored as shared:"),
+    ("prune:values", "", "stored as csr"),
+    ("prune:values", "quantize:", "over the sparse table"),
+    ("prune:dims", "low-rank:", "leaves every direction"),
+    ("quantize:int", "prune:", "stored as int"),
+    ("quantize:", "prune:values", "stored as bf16"),
+    ("quantize:", "prune:", "more bytes"),
+    ("quantize:", "prune:", "would take"),
 )
 # Recall of the ten best before the transform, and the error of a score by the spread of scores.
 KEPT = {
     "quantize:fp16": (0.98, 0.01),
     "quantize:int8": (0.85, 0.1),
+    "quantize:bf16": (0.95, 0.03),
+    "quantize:int8,per=column": (0.85, 0.1),
+    "quantize:int4,group=8,affine=yes": (0.8, 1.0),
+    "quantize:int2": (0.4, 3.5),
     "low-rank:14": (0.5, 2.0),
     "low-rank:error=0.3": (0.4, 3.0),
+    "prune:rows,share=0.2": (0.6, 6.0),
+    "prune:values,share=0.6": (0.3, 4.0),
+    "prune:dims,share=0.25": (0.3, 5.0),
+    "prune:entries": (0.5, 3.0),
 }
 
 
@@ -137,7 +175,7 @@ def overlap(found, exact):
     return (exact.item_row[:, :, None] == found.item_row[:, None, :]).any(2).mean()
 
 
-TRANSFORMS = (*QUANTIZE, *INDEX, *LOW_RANK)
+TRANSFORMS = (*QUANTIZE, *INDEX, *LOW_RANK, *PRUNE, *PRUNE_NETWORK)
 PAIRS = [(transform, kind) for transform in TRANSFORMS for kind in SCORERS]
 
 
@@ -188,7 +226,7 @@ def test_lineage_grows_by_one_line(bundle, compressed, transform):
 
 def test_a_smaller_storage_takes_fewer_bytes(bundle, compressed, transform):
     if transform not in INDEX:
-        least = {"quantize:fp16": 0.9, "quantize:int8": 0.8}.get(transform, 1.0)
+        least = 0.8 if ":int" in transform else 0.9 if transform in QUANTIZE else 1.0
         assert compressed.scoring_bytes < least * bundle.scoring_bytes
         assert compressed.bundle_bytes < bundle.bundle_bytes
     else:
@@ -201,7 +239,7 @@ def test_the_answers_stay_close(bundle, compressed, transform):
     before, after = answers(bundle), answers(compressed)
     if transform == "index:exact-int8":
         assert same(before, after)
-    elif transform == "index:ivf":
+    elif transform in INDEX:
         assert overlap(after, before) >= 0.99
         assert compressed.lineage[-1]["recall@10"] >= 0.99
     else:

@@ -3,40 +3,88 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal
 
+from martlet.compress.calibrate import moments
 from martlet.compress.transform import index_of
 from martlet.core import Dataset, Progress, SpecError
+from martlet.core.checks import settle
 from martlet.scorers.bundle import Bundle
+from martlet.scorers.storages import Storage, storage_of
 from martlet.scorers.table import Table
 
-Storage = Literal["fp16", "int8"]
-_BITS = {"fp32": 32, "fp16": 16, "int8": 8}
+_SPARSE = ("fp16", "int8")  # what entries with a place of 32 bits each are stored in
+_GROUPED = ("int4", "int2")
+_FAMILIES = ("fp16", "bf16", "int8", *_GROUPED, "pq")
+_EXPECTED = "expected quantize:fp16, :bf16, :int8, :int4, :int2 or such as :pq:16x8"
 
 
 @dataclass(frozen=True)
 class Quantize:
-    """Store the rows of items and users in fp16 or int8.
+    """Store the rows of items and users in fewer bits; what ranks is computed from the codes.
 
-    int8 is symmetric with a scale a row: a value is off by at most 1/254 of the largest magnitude
-    of its row. A table whose rows are neither items nor users (the Gram matrix of a fold-in, the
-    weights of a network) is small and amplifies errors, so it stays as it is; so does one that
-    would take more bytes with its scales than without.
+    fp16 and bf16 round each value. Codes of 8, 4 and 2 bits share a scale: int8 a row, a column or
+    a table, int4 and int2 a group of columns of a row. A value in int8 is off by at most 1/254 of
+    the largest magnitude that its scale is for. A table whose rows are neither items nor users (the
+    Gram matrix of a fold-in, the weights of a network) is small and amplifies errors, so it stays
+    as it is; so does one that would take more bytes with its scales than without.
 
     Attributes:
-        storage: "fp16" or "int8".
+        storage: "fp16", "bf16", "int8", "int4", "int2", or product quantization such as "pq:16x8".
+        per: what has a scale in int8: "row", "column" or "table".
+        group: columns that share a scale in int4 and int2; None takes 32.
+        affine: whether the middle of each range is stored too, for values that are not around 0.
+        calibrate: whether ranges are clipped for the least error of scores, on queries of the
+            dataset's training part, in place of the least error of values.
+        of: "tables", or "network": its products in int8, see ``quantize_network``.
     """
 
-    storage: Storage = "int8"
+    storage: str = "int8"
+    per: Literal["row", "column", "table"] = "row"
+    group: int | None = None
+    affine: bool = False
+    calibrate: bool = False
+    of: Literal["tables", "network"] = "tables"
 
     def __post_init__(self) -> None:
-        if self.storage not in get_args(Storage):
-            raise SpecError(f"quantize:{self.storage} is unknown: expected quantize:fp16 or :int8")
+        settle(self)
+        family = self.storage.partition(":")[0]
+        if family not in _FAMILIES or (":" in self.storage and family != "pq"):
+            raise SpecError(f"quantize:{self.storage} is unknown: {_EXPECTED}")
+        for name, families in (("per", ("int8",)), ("group", _GROUPED)):
+            if getattr(self, name) not in ("row", None) and family not in families:
+                raise SpecError(
+                    f"quantize:{self.storage},{name}={getattr(self, name)}: {name} goes with "
+                    f"{' and '.join(families)}"
+                )
+        for name in ("affine", "calibrate"):
+            if getattr(self, name) and not family.startswith("int"):
+                raise SpecError(
+                    f"quantize:{self.storage},{name}=yes: {self.storage} has no ranges; "
+                    f"{name} goes with int8, int4 and int2"
+                )
+        if self.of == "network" and self.label != "quantize:int8,of=network":
+            raise SpecError(f"{self.label}: a network goes with quantize:int8 and nothing besides")
+        try:
+            storage_of(self.stored_as)
+        except SpecError as error:
+            raise SpecError(f"quantize:{self.storage} is unknown: {_EXPECTED} ({error})") from error
+
+    @property
+    def stored_as(self) -> str:
+        """Name of the storage that dense tables get."""
+        per = "" if self.per == "row" else f"-{self.per}"
+        group = "" if self.group is None else f":{self.group}"
+        return f"{self.storage}{per}{'-affine' if self.affine else ''}{group}"
 
     @property
     def label(self) -> str:
         """The text that ``parse`` reads the transform from."""
-        return f"quantize:{self.storage}"
+        own = [] if self.per == "row" else [f"per={self.per}"]
+        own += [] if self.group is None else [f"group={self.group}"]
+        own += [f"{name}=yes" for name in ("affine", "calibrate") if getattr(self, name)]
+        own += ["of=network"] if self.of == "network" else []
+        return ",".join([f"quantize:{self.storage}", *own])
 
     def of_tables(
         self,
@@ -49,7 +97,8 @@ class Quantize:
 
         Raises:
             SpecError: the bundle has an index, its tables are that small already, none would take
-                fewer bytes, or a value is beyond fp16.
+                fewer bytes, a sparse one has no such storage, a value does not fit, or ranges are
+                to be calibrated and there is no dataset or no product to calibrate them for.
         """
         scorer = bundle.scorer
         if index_of(scorer) is not None:
@@ -57,33 +106,70 @@ class Quantize:
                 f"{self.label} after {index_of(scorer).kind}: the index knows the old vectors; "
                 f"quantize first, then index"
             )
-        tables = dict(scorer.tables())
+        if self.of == "network":
+            from martlet.compress.quantize_network import quantize_network
+
+            return quantize_network(self.label, bundle)
+        found = self._moments(bundle, dataset, seed)
+        tables, names = dict(scorer.tables()), rows_of_things(bundle)
         changed: dict[str, str] = {}
-        for name in _rows_of_things(bundle):
-            smaller = self._smaller(name, tables[name])
+        for done, name in enumerate(names):
+            if progress is not None:
+                progress(f"{self.label}: {name}", done, len(names))
+            smaller = self._smaller(name, tables[name], found.get(name))
             if smaller is not None:
                 tables[name], changed[name] = smaller, smaller.storage
         if not changed:
-            found = ", ".join(f"{n} is {tables[n].storage}" for n in _rows_of_things(bundle))
+            said = ", ".join(f"{name} is {tables[name].storage}" for name in names)
             raise SpecError(
                 f"{self.label} would store no table of this {scorer.kind} scorer in fewer bytes "
-                f"({found or 'it has none of items or users'}): leave it out"
+                f"({said or 'it has none of items or users'}): leave it out"
             )
-        line = {"transform": self.label, "tables": changed}
+        line: dict[str, Any] = {"transform": self.label, "tables": changed}
+        if self.calibrate:
+            line |= {"seed": seed, "calibrated": sorted(found.keys() & changed.keys())}
         return bundle.then(scorer.with_tables(tables), line)  # type: ignore[arg-type]
 
-    def _smaller(self, name: str, table: Table) -> Table | None:
+    def _moments(self, bundle: Bundle, dataset: Dataset | None, seed: int) -> dict[str, Any]:
+        """Return for each table whose rows make scores what vectors they are multiplied by."""
+        if not self.calibrate:
+            return {}
+        if dataset is None:
+            raise SpecError(
+                f"{self.label} needs a dataset: ranges are fitted to queries of its training part"
+            )
+        found = moments(bundle, dataset, seed)
+        if not found:
+            raise SpecError(
+                f"{self.label} over a {bundle.scorer.kind} scorer: its scores are no products of "
+                "vectors; leave out calibrate"
+            )
+        return found
+
+    def _smaller(self, name: str, table: Table, moment: Any) -> Table | None:
         """Return the table quantized, or None where it stays as it is."""
-        if _BITS[table.precision] <= _BITS[self.storage]:
+        plain = self == Quantize(self.storage)
+        if table.sparse and not (plain and self.storage in _SPARSE):
+            raise SpecError(
+                f"{self.label} over the sparse table {name}: the place of an entry takes 32 bits, "
+                "so that there is little to save on its value; expected quantize:fp16 or :int8"
+            )
+        if table.kind.bits <= _kind(table, self.stored_as).bits:
             return None
+        if self.storage in _GROUPED and table.shape[1] == 1:
+            return None  # a scale a value
         try:
-            smaller = table.to(self.storage)
+            smaller = table.to(self.stored_as, moment)
         except SpecError as error:
             raise SpecError(f"{self.label} does not fit table {name}: {error}") from error
         return smaller if smaller.nbytes < table.nbytes else None
 
 
-def _rows_of_things(bundle: Bundle) -> list[str]:
+def _kind(table: Table, storage: str) -> Storage:
+    return storage_of(f"csr-{storage}" if table.sparse else storage)
+
+
+def rows_of_things(bundle: Bundle) -> list[str]:
     """Return the names of the tables of items or users, a row each; networks' weights aside.
 
     A scorer of fields names its own: a value of any field has a row there.

@@ -224,6 +224,7 @@ class ItemItem:
             return None
         u = self.low_rank.factors
         left, right = (side.dense()[:, 0] for side in (self.low_rank.left, self.low_rank.right))
-        if u.scale is None:
+        if u.storage != "int8":
             return u.dense(), left, right
-        return u.values, left * u.scale, right * u.scale
+        scale: Any = u.arrays["scale"]
+        return u.values, left * scale, right * scale

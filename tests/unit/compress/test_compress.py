@@ -74,7 +74,10 @@ def test_a_bundle_that_was_indexed_before_takes_no_other_transform(bundle):
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: Index("tree"), "index:tree is unknown: expected index:ivf or :exact-int8, :ivf-pq"),
+        (
+            lambda: Index("tree"),
+            "index:tree is unknown: expected index:ivf or :exact-int8, :ivf-pq",
+        ),
         (lambda: Index(loss=1.0), "loss is 1.0: expected a share from 0 to less than 1"),
         (lambda: Index("hnsw", nprobe=3), "index:hnsw has no nprobe: .* it has links and ef"),
         (lambda: Index(recall=0.0), "recall is 0.0: expected more than 0 and at most 1"),
