@@ -165,8 +165,9 @@ def sweep(
     check_limits(limits, labelled=bundle.predicts)
     if not RISING.get(next(iter(limits)), True):
         raise SpecError(
-            f"a sweep compares by a metric of which more is better: give another before "
-            f"{next(iter(limits))}, such as auc"
+            f"a sweep compares by a metric of which more is better, and {next(iter(limits))} is "
+            "none: give another before it, such as auc; of a model that predicts numbers try one "
+            "composition at a time"
         )
     tried = _Tried(_Walk(bundle, data, Path(folder), limits, cold_runs, seed), progress)
     stages = [tried.parsed(stage) for stage in grid]

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from martlet.core import DataError, Dataset, Progress, Tabular
-from martlet.measure.labels import predictions
+from martlet.measure.labels import label_metrics, predictions
 from martlet.measure.measure import METRICS, measure
 from martlet.measure.quality import evaluate
 from martlet.measure.receipt import Receipt
@@ -104,6 +104,8 @@ def measured(
     """
     told: dict[str, Any] = {"part": part, "cost": cost, "cold_runs": cold_runs, "train_s": train_s}
     if isinstance(data, Tabular) or bundle.predicts:
+        asked = (*label_metrics(bundle, metrics), *label_metrics(bundle))
+        told["metrics"] = tuple(dict.fromkeys(asked))
         receipt = measure(bundle, data, progress=progress, **told)  # refuses one without the other
         assert isinstance(data, Tabular)
         rows = data.part(part)

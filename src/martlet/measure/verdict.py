@@ -12,7 +12,14 @@ from martlet.measure.receipt import Receipt
 from martlet.metrics import LABEL_METRICS, METRICS, Interval
 
 Outcome = Literal["passes", "fails", "unresolved"]
-RISING = {"auc": True, "pr_auc": True, "log_loss": False, "normalized_entropy": False}
+RISING = {
+    "auc": True,
+    "pr_auc": True,
+    "log_loss": False,
+    "normalized_entropy": False,
+    "rmse": False,
+    "mae": False,
+}
 """Figures of labelled rows that have a better end, and whether it is the upper one."""
 
 

@@ -152,7 +152,7 @@ def test_labelled_rows_are_swept_by_auc(tmp_path):
     assert made.chosen is made.receipts[0]
     assert len(made.skipped) == 4
     assert "each measured on 200 rows" in page(made.receipts, made.story("Rows"))
-    with pytest.raises(SpecError, match="more is better: give another before log_loss"):
+    with pytest.raises(SpecError, match="more is better, and log_loss is none: give another"):
         sweep(predicting(), labelled(), tmp_path, {"log_loss": 0.1})
 
 

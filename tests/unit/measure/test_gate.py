@@ -195,6 +195,16 @@ def test_labelled_rows_are_judged_by_their_figures():
     assert area.loss.low <= area.loss.mean <= area.loss.high
 
 
+def test_a_model_that_predicts_numbers_is_judged_by_their_errors():
+    data, bundle = labelled(), predicting()
+    object.__setattr__(bundle.scorer, "loss", "squared")
+    found = gate(bundle, bundle, data, {"rmse": 0, "mae": 0}, cost=False)
+    assert [one.outcome for one in found.verdicts] == ["passes"] * 2
+    assert found.verdicts[0].before == found.before.quality["rmse"]
+    with pytest.raises(SpecError, match="auc is a figure of probabilities"):
+        gate(bundle, bundle, data, {"auc": 0.1}, cost=False)
+
+
 def test_the_wrong_kind_of_data_is_refused(fitted):
     data, bundle = fitted
     with pytest.raises(DataError, match="the bundle ranks items"):
