@@ -132,6 +132,12 @@ class Prune:
     ) -> Bundle:
         from martlet.compress.prune_network import Schedule, prune_network
 
+        for line in bundle.lineage[1:]:
+            if str(line.get("transform", "")).startswith(("low-rank", "prune:dims")):
+                raise SpecError(
+                    f"{self.label} after {line['transform']}: a network is restored at full width; "
+                    f"put {self.label} first"
+                )
         names = ("share", "by", "steps", "epochs")
         given: dict[str, Any] = {name: getattr(self, name) for name in names}
         schedule = Schedule(**{name: one for name, one in given.items() if one is not None})

@@ -265,6 +265,16 @@ def shared_values(scorer):
         (factors, ["quantize:int8", "prune:dims"], "^prune:dims over items stored as int8"),
         (factors, ["prune:rows", "prune:values"], "^prune:values over items stored as shared:fp32"),
         (factors, ["prune:dims,share=.01"], "^prune:dims,share=0.01 leaves every direction"),
+        (
+            network,
+            ["prune:dims", "prune:units"],
+            "^prune:units after prune:dims: .* put prune:units",
+        ),
+        (
+            factors,
+            ["low-rank:3", "prune:heads"],
+            "^prune:heads after low-rank:3: a network is rest",
+        ),
         (network, ["prune:dims,share=.06"], r"^prune:dims,share=0.06 would take [\d,]+ bytes"),
     ],
 )
