@@ -2,7 +2,8 @@
 
 The measure is the best NDCG@10 of a peer's validation curve, which ``next_item_speed.py --record``
 keeps. Martlet is trained on the same histories with the same hyper-parameters, three seeds, until
-its own validation has not risen for ten epochs; a seed that has a line is not trained again.
+its own validation has not risen for ten epochs; a seed that has a line, here or in that of
+``next_item_quality.py``, is not trained again.
 
 A curve is recorded beside other work, so its seconds mean nothing: the time of both is a number of
 epochs times the seconds of a quiet epoch, from the interleaved rounds of ``next_item_speed.py``.
@@ -48,9 +49,12 @@ def one(
     model: str, params: dict[str, Any], dataset: Dataset, seed: int, chosen: Namespace
 ) -> list[dict[str, Any]]:
     """Return Martlet's epochs with a seed: those that are recorded, or of a training now."""
-    wanted = {"library": "martlet", "model": model, "params": params, "seed": seed}
-    for line in reversed(ledger(chosen.results / "next_item_curve.jsonl")):
-        if wanted.items() <= line.items():
+    lines = ledger(chosen.results / "next_item_quality.jsonl")
+    lines += ledger(chosen.results / "next_item_curve.jsonl")
+    wanted, same = ("martlet", model, seed), spec(model, **params)
+    for line in reversed(lines):
+        known = line.get("library", "martlet"), line.get("model"), line["seed"]
+        if known == wanted and line.get("curve") and spec(model, **line["params"]) == same:
             return line["curve"]  # type: ignore[no-any-return]
     with tempfile.TemporaryDirectory() as folder:
         say(f"{model}, seed {seed}")
