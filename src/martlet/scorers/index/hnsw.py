@@ -60,7 +60,7 @@ class HNSW:
         """Build the graph. O(n log n links d), on one thread.
 
         Args:
-            items: (n, d) item vectors, dense in any storage.
+            items: (n, d) item vectors, in any storage.
             links: neighbours a row, twice as many at the bottom.
             ef: rows that the walk keeps, at least.
             seed: of the levels; the same seed gives the same index.

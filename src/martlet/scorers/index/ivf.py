@@ -58,7 +58,7 @@ class IVF:
         """Cluster the items by k-means. O(nlist^2 d) an iteration, of which there are ten.
 
         Args:
-            items: (n, d) item vectors, dense in any storage.
+            items: (n, d) item vectors, in any storage.
             nlist: clusters; None takes 2 sqrt(n), less where one would be too small to learn.
             nprobe: clusters to search.
             seed: of the clustering; the same seed gives the same index.
@@ -119,11 +119,16 @@ class IVF:
 
         O(B d (nlist + n nprobe / nlist)); the same whatever the batch and the threads.
         """
-        from martlet.kernels.ivf import scan_lists
+        from martlet.kernels.ivf import scan_lists, search_lists
 
-        nprobe, most = deeper(self.nprobe, self.nlist, allow), min(_AGAIN * k, self.items.shape[0])
-        found = scan_lists(vectors, self.lists, nprobe, most, hidden, allow, num_threads())
-        return rescored(vectors, self.items, found, k)
+        items, threads = self.items, num_threads()
+        nprobe, again = deeper(self.nprobe, self.nlist, allow), min(_AGAIN * k, items.shape[0])
+        if items.storage == "fp32":
+            return search_lists(
+                vectors, self.lists, nprobe, k, again, items.values, hidden, allow, threads
+            )
+        found = scan_lists(vectors, self.lists, nprobe, again, hidden, allow, threads)
+        return rescored(vectors, items, found, k)
 
     def config(self) -> dict[str, Any]:
         """Return how many clusters are searched."""

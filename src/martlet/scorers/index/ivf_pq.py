@@ -59,7 +59,7 @@ class IVFPQ:
         """Cluster the items, and learn the codebooks.
 
         Args:
-            items: (n, d) item vectors, dense in any storage.
+            items: (n, d) item vectors, in any storage.
             nlist: clusters; None takes 2 sqrt(n), less where one would be too small to learn.
             nprobe: clusters to search.
             refine: how many times more than asked for are scored again.

@@ -79,10 +79,8 @@ def dense(items: Table, label: str) -> F32:
     """Return the (n, d) float32 vectors that an index is built on.
 
     Raises:
-        SpecError: the table is sparse or empty, or holds a number that is not finite.
+        SpecError: the table is empty, or holds a number that is not finite.
     """
-    if items.sparse:
-        raise SpecError(f"{label} over a sparse item table ({items.storage}): expected a dense one")
     if not items.shape[0]:
         raise SpecError(f"{label} over no items: there is nothing to search")
     vectors = items.dense()
