@@ -30,8 +30,14 @@ K, DIM, QUERIES = 10, 64, 500
 CLUSTERS = (1, 2, 4, 8, 16, 32, 64, 128)
 ROWS = (10, 16, 32, 64, 128, 256, 512)
 LIBRARIES: dict[str, tuple[tuple[str, tuple[int, ...]], ...]] = {
-    "faiss": (("flat", CLUSTERS), ("sq8", CLUSTERS), ("pq-refine", CLUSTERS), ("hnsw", ROWS)),
-    "scann": (("tree", CLUSTERS),),
+    "faiss": (
+        ("flat", CLUSTERS),
+        ("sq8", CLUSTERS),
+        ("pq-8", CLUSTERS),
+        ("pq-32", CLUSTERS),
+        ("hnsw", ROWS),
+    ),
+    "scann": (("tree-100", CLUSTERS), ("tree-300", CLUSTERS)),
     "hnswlib": (("graph", ROWS),),
     "usearch": (("f32", ROWS), ("f16", ROWS)),
 }
@@ -65,7 +71,7 @@ class Task(NamedTuple):
 
 
 def main() -> None:
-    chosen = options(__doc__.splitlines()[0], rounds=3, add=("only", "libraries"))
+    chosen = options(__doc__.splitlines()[0], rounds=3, add=("only", "libraries", "kinds"))
     wanted = chosen.only.split(",") if chosen.only else ["ml-1m", "gowalla", "perturbed"]
     beside = chosen.libraries.split(",") if chosen.libraries else list(LIBRARIES)
     for task in [tiny(chosen.seed)] if chosen.tiny else tasks(chosen, wanted):
@@ -87,6 +93,8 @@ def ours(task: Task, chosen: Namespace) -> Iterator[dict[str, Any]]:
 
     items = Table.of(task.items)
     for kind, depths in OURS:
+        if not wanted_kind(chosen, kind):
+            continue
         begin = time.perf_counter()
         index = KINDS[kind].build(items)
         build_s = time.perf_counter() - begin
@@ -98,6 +106,11 @@ def ours(task: Task, chosen: Namespace) -> Iterator[dict[str, Any]]:
                 task, chosen, lambda question, at=at: asked(at, task, question),
                 library="martlet", kind=kind, depth=depth, build_s=build_s, bytes=index.nbytes,
             )  # fmt: skip
+
+
+def wanted_kind(chosen: Namespace, kind: str) -> bool:
+    """Return whether ``--kinds`` names a kind, or is not there: a run may be taken in pieces."""
+    return not chosen.kinds or kind in chosen.kinds.split(",")
 
 
 def asked(index: Any, task: Task, question: str) -> tuple[np.ndarray, float]:
@@ -128,8 +141,10 @@ def peers(
         for library in libraries:
             peer = stack.enter_context(Peer(python, "ann_search.py", folder, library))
             for kind, depths in LIBRARIES[library]:
+                if not wanted_kind(chosen, kind):
+                    continue
                 nlist = max(1, min(round(2 * n**0.5), n // 39))
-                clusters = kind in ("flat", "sq8", "pq-refine", "tree")
+                clusters = depths is CLUSTERS
                 depths = [depth for depth in depths if not clusters or depth <= nlist]
                 setting = {"kind": kind, "nlist": nlist, "links": 16}
                 yield from sweep(task, peer, setting, depths, folder / "found.npy", chosen, library)

@@ -18,11 +18,11 @@ def faiss_of(items, kind, nlist, links):
     name = {
         "flat": f"IVF{nlist},Flat",
         "sq8": f"IVF{nlist},SQ8",
-        "pq-refine": f"IVF{nlist},PQ{d // 2}x4fsr,RFlat",
+        "pq": f"IVF{nlist},PQ{d // 2}x4fsr,RFlat",
         "hnsw": f"HNSW{links},Flat",
-    }[kind]
+    }[kind.partition("-")[0]]
     index = faiss.index_factory(d, name, ip)
-    inner = faiss.downcast_index(index.base_index) if kind == "pq-refine" else index
+    inner = faiss.downcast_index(index.base_index) if kind.startswith("pq") else index
     if kind == "hnsw":
         index.hnsw.efConstruction = 200
     else:
@@ -36,8 +36,8 @@ def faiss_of(items, kind, nlist, links):
             index.hnsw.efSearch = depth
         else:
             inner.nprobe = depth
-        if kind == "pq-refine":
-            index.k_factor = 8
+        if kind.startswith("pq"):
+            index.k_factor = int(kind.partition("-")[2])
         return lambda query, k: index.search(query, k)[1][0]
 
     return search
@@ -57,7 +57,7 @@ def scann_of(items, kind, nlist, links):
 
     def search(depth):
         def ask(query, k):
-            again = max(100, 2 * k)
+            again = max(int(kind.partition("-")[2]), 2 * k)
             return index.search(
                 query[0], k, leaves_to_search=depth, pre_reorder_num_neighbors=again
             )[0]

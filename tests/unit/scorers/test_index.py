@@ -1,13 +1,15 @@
 import numpy as np
 import pytest
 
-from martlet.core import BundleError, SpecError, rng
+from martlet.core import CSR, BundleError, SpecError, rng
 from martlet.kernels.codes import half_bytes
 from martlet.kernels.topk import topk_dot
 from martlet.scorers.bundle import Bundle
 from martlet.scorers.factors import Factors
 from martlet.scorers.imports import from_vectors
 from martlet.scorers.index import HNSW, IVF, KINDS, ExactInt8, load_index
+from martlet.scorers.index.clusters import clustered
+from martlet.scorers.storage import read_tensors, write_tensors
 from martlet.scorers.table import Table
 
 N, D = 1500, 24
@@ -210,3 +212,133 @@ def test_an_index_over_other_items_is_refused(items, kind, words, tmp_path):
     other = Table.of(items.dense()[:10])
     with pytest.raises(BundleError, match=words):
         load_index(tmp_path, {"kind": kind, **index.config()}, other)
+
+
+def deepest(kind, items):
+    index = built(kind, items)
+    if kind == "ivf-pq":
+        return KINDS[kind].build(items, 25, 25, refine=200)
+    return index.at(index.deepest) if kind != "exact-int8" else index
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("allow", [None, np.arange(N) % 3 == 0])
+def test_what_may_not_be_shown_is_passed_over(items, queries, kind, allow):
+    hidden = CSR.from_rows(
+        [np.sort(rng(b, "hidden").choice(N, 40 * (b % 3), replace=False)) for b in range(30)], N
+    )
+    found = deepest(kind, items).search(queries, 10, hidden, allow)
+    assert same(found, topk_dot(queries, items.transposed, 10, hidden, allow))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_threads_change_nothing(items, queries, kind, monkeypatch):
+    index, hidden = built(kind, items), CSR.from_rows([[b, b + 7] for b in range(30)], N)
+    found = []
+    for threads in ("1", "2"):
+        monkeypatch.setenv("MARTLET_THREADS", threads)
+        found.append(index.search(queries, 10, hidden, np.arange(N) % 2 == 0))
+    assert same(*found)
+
+
+@pytest.mark.parametrize("storage", ["fp16", "bf16", "int8", "int8-column", "int4:8", "int2:8"])
+@pytest.mark.parametrize("kind", ["ivf", "ivf-pq", "hnsw"])
+def test_over_a_quantized_table_the_scores_are_the_tables_own(items, queries, kind, storage):
+    table = items.to(storage)
+    index = deepest(kind, table)
+    exact = topk_dot(queries, np.ascontiguousarray(table.dense().T), 10)
+    found = index.search(queries, 10)
+    assert (found[0][:, :, None] == exact[0][:, None]).any(1).mean() > 0.99
+    at = found[0] == exact[0]
+    assert np.array_equal(found[1][at], exact[1][at])
+
+
+def test_a_graph_over_an_int8_table_has_no_codes_of_its_own(items, queries, tmp_path):
+    table = items.to("int8")
+    index = HNSW.build(table, ef=40)
+    assert index.nbytes == index.graph.offsets.nbytes + index.graph.neighbours.nbytes
+    index.save(tmp_path)
+    loaded = HNSW.load(tmp_path, index.config(), table)
+    assert same(loaded.search(queries, 10), index.search(queries, 10))
+    assert loaded.nbytes == index.nbytes
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "at", "value", "words"),
+    [
+        ("ivf", "rows", 3, N, "does not hold each of the 1500 items once"),
+        ("ivf", "rows", 3, -1, "does not hold each of the 1500 items once"),
+        ("ivf", "offsets", 25, N + 1, "offsets that do not rise from 0 to 1500"),
+        ("ivf", "offsets", 2, -5, "offsets that do not rise from 0 to 1500"),
+        ("hnsw", "offsets", N, 7, "offsets that are none of 16 links a row"),
+        ("hnsw", "neighbours", 3, N, "neighbours beyond its 1500 rows or their levels"),
+        ("hnsw", "neighbours", 3, -2, "neighbours beyond its 1500 rows or their levels"),
+    ],
+)
+def test_a_place_out_of_range_is_refused(items, kind, name, at, value, words, tmp_path):
+    index = built(kind, items)
+    index.save(tmp_path)
+    path = tmp_path / "index.safetensors"
+    arrays = {key: array.copy() for key, array in read_tensors(path).items()}
+    arrays[name][at] = value
+    write_tensors(path, arrays)
+    with pytest.raises(BundleError, match=words):
+        load_index(tmp_path, {"kind": kind, **index.config()}, items)
+
+
+def test_a_neighbour_that_is_not_on_the_level_is_refused(items, tmp_path):
+    index = built("hnsw", items)
+    index.save(tmp_path)
+    path = tmp_path / "index.safetensors"
+    arrays = {key: array.copy() for key, array in read_tensors(path).items()}
+    size = np.diff(arrays["offsets"])
+    low, high = np.argmin(size), np.argmax(size)
+    arrays["neighbours"][arrays["offsets"][high] + 2 * 16] = low
+    write_tensors(path, arrays)
+    with pytest.raises(BundleError, match="beyond its 1500 rows or their levels"):
+        load_index(tmp_path, {"kind": "hnsw", **index.config()}, items)
+
+
+def test_scales_that_do_not_fit_the_clusters_are_refused(items, ivf, tmp_path):
+    ivf.save(tmp_path)
+    path = tmp_path / "index.safetensors"
+    arrays = {key: array.copy() for key, array in read_tensors(path).items()}
+    arrays["centre_scale"] = arrays["centre_scale"][:3]
+    write_tensors(path, arrays)
+    with pytest.raises(BundleError, match="has 3 scales of 25 clusters"):
+        IVF.load(tmp_path, ivf.config(), items)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda t: HNSW.build(t, links=1), "links is 1 and ef 16: expected at least 2 and 1"),
+        (lambda t: KINDS["ivf-pq"].build(t, refine=0), "refine is 0: expected at least 1"),
+        (lambda t: KINDS["ivf-pq"].build(Table.of(t.dense()[:9])), "over 9 items: expected 16"),
+        (lambda t: IVF.build(Table.of(t.dense()[:0])), "index:ivf over no items"),
+    ],
+)
+def test_what_cannot_be_built_is_refused(items, make, words):
+    with pytest.raises(SpecError, match=words):
+        make(items)
+
+
+def test_an_index_pays_where_much_is_allowed(items, ivf):
+    assert ivf.at(4).pays(1.0)
+    assert not ivf.at(4).pays(0.1)
+    assert ivf.at(25).pays(0.01)
+    hnsw = built("hnsw", items).at(4)
+    assert hnsw.pays(0.5)
+    assert not hnsw.pays(0.1)
+
+
+def test_clusters_are_of_near_vectors_and_none_is_left_empty():
+    random = rng(3, "clusters")
+    centres = 10 * random.normal(size=(12, 5))
+    vectors = (centres[np.arange(600) % 12] + 0.1 * random.normal(size=(600, 5))).astype(np.float32)
+    means, cluster = clustered(vectors, 12, seed=0)
+    assert len(np.unique(cluster)) == 12
+    for at in range(12):
+        np.testing.assert_allclose(means[at], vectors[cluster == at].mean(0), rtol=1e-4, atol=1e-4)
+    spread = np.linalg.norm(vectors - means[cluster], axis=1)
+    assert np.median(spread) < 0.5
