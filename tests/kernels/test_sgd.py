@@ -4,7 +4,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from martlet.core import CSR
-from martlet.kernels import sgd
+from martlet.kernels import parts as cut
 from martlet.kernels.sgd import (
     bpr_epoch,
     bpr_epoch_reference,
@@ -47,7 +47,7 @@ def some_events(users, items, share, seed):
 @pytest.fixture(params=[1, 3], ids=["one part", "three parts"])
 def parts(request, monkeypatch):
     """A catalogue of nine items that is cut, or is not."""
-    monkeypatch.setattr(sgd, "_LEAST", 9 // request.param)
+    monkeypatch.setattr(cut, "_LEAST", 9 // request.param)
 
 
 @pytest.mark.usefixtures("parts")
@@ -95,7 +95,7 @@ def test_events_are_taken_once_and_items_are_drawn_evenly_among_those_not_met():
     matrix = some_events(40, 30, 0.3, 0)
     times, drawn = np.zeros(matrix.nnz, int), np.zeros((40, 30), int)
     for seed in range(150):
-        for user, at, others in sgd._events(matrix, 2, seed):
+        for user, at, others in cut.events_reference(matrix, 2, seed):
             times[at] += 1
             np.add.at(drawn[user], others, 1)
     assert (times == 150).all()
@@ -108,7 +108,7 @@ def test_events_are_taken_once_and_items_are_drawn_evenly_among_those_not_met():
 
 
 def test_the_number_of_threads_touches_no_digit(monkeypatch):
-    monkeypatch.setattr(sgd, "_LEAST", 20)
+    monkeypatch.setattr(cut, "_LEAST", 20)
     matrix, found = some_events(60, 90, 0.2, 1), []
     for threads in (1, 2, 4):
         (users, items), biases = pair(60, 90, 33)[0], (np.zeros(60, "f4"), np.zeros(90, "f4"))

@@ -1,38 +1,31 @@
 """Stochastic gradient descent on a factorization: observed cells, drawn cells, or pairs.
 
-Where items are drawn, users and items are cut into ``BLOCKS`` parts each, anew by every seed. A
-pass is as many rounds; in a round every part of the users meets another part of the items, so
-threads move different rows, and their number touches no digit (Gemulla et al., "Large-Scale Matrix
-Factorization with Distributed Stochastic Gradient Descent", 2011). An item is drawn evenly from the
-part of the event's own item, which is a random one: over the seeds it is even over all.
-
-A part of the items stays in a core's second cache, and the events of one user in one part are taken
-one after another, so that its vector stays in the first.
+Where items are drawn, users and items meet in parts: see ``kernels.parts``.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from martlet.core import CSR, rng
+from martlet.core import CSR
 from martlet.kernels.jit import njit
-from martlet.kernels.parallel import spread
+from martlet.kernels.parts import (
+    GOLDEN,
+    TRIES,
+    Parts,
+    below,
+    events_reference,
+    leave,
+    longest,
+    meet,
+)
 
 F32 = NDArray[np.float32]
 I32 = NDArray[np.int32]
 
-BLOCKS = 4
-_LEAST = (
-    256  # items of a part; a smaller catalogue is not cut, so that there is enough to draw from
-)
-_TRIES = 32  # draws of an item that the user has not met; then there is one less
-_64_BITS = (1 << 64) - 1
-_GOLDEN = 0x9E3779B97F4A7C15
 _FULL = 1e200  # a product of chances is taken as a logarithm when it has grown so far
 
 
@@ -109,7 +102,7 @@ def drawn_epoch(
             of_users, of_items, np.float32(rate), np.float32(reg), negatives, logistic, key,
         )  # fmt: skip
 
-    return _Parts(matrix, seed).visit(visit, num_threads)
+    return Parts(matrix, seed).visit(visit, num_threads)
 
 
 def drawn_epoch_reference(
@@ -118,7 +111,7 @@ def drawn_epoch_reference(
 ) -> float:  # fmt: skip
     """Do the same in NumPy."""
     total, short, strength = 0.0, np.float32(rate), np.float32(reg)
-    for user, at, drawn in _events(matrix, negatives, seed):
+    for user, at, drawn in events_reference(matrix, negatives, seed):
         picked = [int(matrix.indices[at]), *drawn]
         u, actual = users[user].copy(), np.zeros(len(picked), np.float32)
         actual[0] = matrix.weights()[at]
@@ -171,7 +164,7 @@ def bpr_epoch(
             np.float32(rate), np.float32(reg), key,
         )  # fmt: skip
 
-    return _Parts(matrix, seed).visit(visit, num_threads)
+    return Parts(matrix, seed).visit(visit, num_threads)
 
 
 def bpr_epoch_reference(
@@ -179,7 +172,7 @@ def bpr_epoch_reference(
 ) -> float:
     """Do the same in NumPy."""
     total, short, strength = 0.0, np.float32(rate), np.float32(reg)
-    for user, at, drawn in _events(matrix, 1, seed):
+    for user, at, drawn in events_reference(matrix, 1, seed):
         for other in drawn:
             mine = matrix.indices[at]
             u, i, j = users[user].copy(), items[mine].copy(), items[other].copy()
@@ -190,115 +183,6 @@ def bpr_epoch_reference(
             items[mine] += short * (share * u - strength * i)
             items[other] += short * (-share * u - strength * j)
     return total
-
-
-class _Parts:
-    """Users and items in parts, and the rounds in which they meet."""
-
-    def __init__(self, matrix: CSR, seed: int) -> None:
-        stream = rng(seed, "parts")
-        count = max(1, min(BLOCKS, matrix.num_cols // _LEAST))
-        users = stream.permutation(matrix.num_rows).astype(np.int32)
-        items = stream.permutation(matrix.num_cols).astype(np.int32)
-        self.users, self.items = np.array_split(users, count), np.array_split(items, count)
-        self.place = np.empty(matrix.num_cols, np.int32)
-        self.place[items] = np.arange(matrix.num_cols, dtype=np.int32)
-        self.keys = stream.integers(2**63, size=(count, count), dtype=np.uint64)
-
-    def rounds(self) -> Iterator[list[tuple[I32, I32, int, Any]]]:
-        """Yield the (users, items, place of the first item, key) that may be visited at once."""
-        count = len(self.users)
-        first = np.cumsum([0, *map(len, self.items)])
-        for turn in range(count):
-            with_whom = [(part, (part + turn) % count) for part in range(count)]
-            yield [
-                (self.users[a], self.items[b], int(first[b]), self.keys[a, b]) for a, b in with_whom
-            ]
-
-    def visit(self, call: Any, num_threads: int) -> float:
-        """Return the sum of ``call`` over all visits, whose order no number of threads touches."""
-        total = 0.0
-        for meetings in self.rounds():
-            found = [0.0] * len(meetings)
-
-            def some(start: int, stop: int, meetings: Any = meetings, found: Any = found) -> None:
-                for at in range(start, stop):
-                    users, items, first, key = meetings[at]
-                    found[at] = call(users, items, self.place, first, key)
-
-            spread(some, len(meetings), num_threads)
-            total += math.fsum(found)
-        return total
-
-
-def _events(matrix: CSR, count: int, seed: int) -> Iterator[tuple[int, int, list[int]]]:
-    """Yield (user, place of the event, drawn items) in the order of the kernels."""
-    parts = _Parts(matrix, seed)
-    for meetings in parts.rounds():
-        for users, items, first, key in meetings:
-            state = int(key)
-            for user in users.tolist():
-                span = range(matrix.indptr[user], matrix.indptr[user + 1])
-                place = {at: int(parts.place[matrix.indices[at]]) - first for at in span}
-                events = [at for at in span if 0 <= place[at] < len(items)]
-                met = {place[at] for at in events}
-                for turn in range(len(events)):
-                    state += _GOLDEN
-                    other = turn + _below_reference(state, len(events) - turn)
-                    events[turn], events[other] = events[other], events[turn]
-                    drawn = []
-                    for _ in range(count):
-                        for _ in range(_TRIES):
-                            state += _GOLDEN
-                            at = _below_reference(state, len(items))
-                            if at not in met:
-                                drawn.append(int(items[at]))
-                                break
-                    yield user, events[turn], drawn
-
-
-def _below_reference(state: int, size: int) -> int:
-    z = state & _64_BITS
-    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & _64_BITS
-    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & _64_BITS
-    return ((z ^ (z >> 31)) >> 32) * size >> 32
-
-
-@njit(cache=True, nogil=True)
-def _below(state: Any, size: Any) -> Any:
-    """Return a number from 0 to ``size`` - 1 of a state: SplitMix64 (Steele, 2014)."""
-    z = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    z = (z ^ (z >> np.uint64(31))) >> np.uint64(32)
-    return np.int64(z * np.uint64(size) >> np.uint64(32))
-
-
-@njit(cache=True, nogil=True)
-def _longest(indptr: Any, some: Any) -> Any:
-    longest = 0
-    for row in some:
-        longest = max(longest, indptr[row + 1] - indptr[row])
-    return longest
-
-
-@njit(cache=True, nogil=True)
-def _meet(indptr: Any, indices: Any, row: Any, place: Any, first: Any, met: Any, mine: Any) -> Any:
-    """Note a user's events among some items: how many, which, and at what places they are met."""
-    count = 0
-    for at in range(indptr[row], indptr[row + 1]):
-        where = place[indices[at]] - first
-        if 0 <= where < len(met):
-            mine[count] = at
-            met[where] = 1
-            count += 1
-    return count
-
-
-@njit(cache=True, nogil=True)
-def _part(indices: Any, mine: Any, count: Any, place: Any, first: Any, met: Any) -> None:
-    """Forget what ``_meet`` noted."""
-    for turn in range(count):
-        met[place[indices[mine[turn]]] - first] = 0
 
 
 @njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz", "arcp"})
@@ -327,23 +211,23 @@ def _drawn(
     users: Any, items: Any, of_users: Any, of_items: Any, rate: Any, reg: Any, negatives: Any,
     logistic: bool, state: Any,
 ) -> float:  # fmt: skip
-    golden, one, dim = np.uint64(_GOLDEN), np.float32(1), users.shape[1]
-    met, mine = np.zeros(len(others), np.uint8), np.empty(_longest(indptr, some), np.int64)
+    golden, one, dim = np.uint64(GOLDEN), np.float32(1), users.shape[1]
+    met, mine = np.zeros(len(others), np.uint8), np.empty(longest(indptr, some), np.int64)
     picked, error = np.empty(negatives + 1, np.int64), np.empty(negatives + 1, np.float32)
     slope = np.empty(dim, np.float32)
     total, chance = 0.0, 1.0  # what is lost is the logarithm of the chance
     for row in some:
         user, bias = users[row], of_users[row]
-        count = _meet(indptr, indices, row, place, first, met, mine)
+        count = meet(indptr, indices, row, place, first, met, mine)
         for turn in range(count):
             state += golden
-            other = turn + _below(state, count - turn)
+            other = turn + below(state, count - turn)
             mine[turn], mine[other] = mine[other], mine[turn]
             picked[0], size = indices[mine[turn]], 1
             for _ in range(negatives):
-                for _ in range(_TRIES):
+                for _ in range(TRIES):
                     state += golden
-                    at = _below(state, len(others))
+                    at = below(state, len(others))
                     if met[at] == 0:
                         picked[size] = others[at]
                         size += 1
@@ -390,7 +274,7 @@ def _drawn(
             if len(of_items):
                 bias -= rate * (along + size * reg * bias)
         of_users[row] = bias
-        _part(indices, mine, count, place, first, met)
+        leave(indices, mine, count, place, first, met)
     return total + np.log(chance)
 
 
@@ -399,18 +283,18 @@ def _bpr(
     indptr: Any, indices: Any, some: Any, others: Any, place: Any, first: Any, users: Any,
     items: Any, rate: Any, reg: Any, state: Any,
 ) -> float:  # fmt: skip
-    golden, one, total = np.uint64(_GOLDEN), np.float32(1), 0.0
-    met, mine = np.zeros(len(others), np.uint8), np.empty(_longest(indptr, some), np.int64)
+    golden, one, total = np.uint64(GOLDEN), np.float32(1), 0.0
+    met, mine = np.zeros(len(others), np.uint8), np.empty(longest(indptr, some), np.int64)
     for row in some:
         user = users[row]
-        count = _meet(indptr, indices, row, place, first, met, mine)
+        count = meet(indptr, indices, row, place, first, met, mine)
         for turn in range(count):
             state += golden
-            other = turn + _below(state, count - turn)
+            other = turn + below(state, count - turn)
             mine[turn], mine[other] = mine[other], mine[turn]
-            for _ in range(_TRIES):
+            for _ in range(TRIES):
                 state += golden
-                at = _below(state, len(others))
+                at = below(state, len(others))
                 if met[at] == 0:
                     break
             if met[at]:
@@ -425,5 +309,5 @@ def _bpr(
                 user[f] = u + rate * (share * (i - j) - reg * u)
                 item[f] = i + rate * (share * u - reg * i)
                 rival[f] = j + rate * (-share * u - reg * j)
-        _part(indices, mine, count, place, first, met)
+        leave(indices, mine, count, place, first, met)
     return total

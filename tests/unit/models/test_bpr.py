@@ -29,7 +29,7 @@ def test_the_seed_decides(data):
 
 
 def test_the_number_of_threads_touches_no_digit(data, monkeypatch):
-    monkeypatch.setattr("martlet.kernels.sgd._LEAST", 30)
+    monkeypatch.setattr("martlet.kernels.parts._LEAST", 30)
     found = []
     for threads in ("1", "2"):
         monkeypatch.setenv("MARTLET_THREADS", threads)

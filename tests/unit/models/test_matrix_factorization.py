@@ -159,7 +159,7 @@ def test_the_loss_of_drawn_cells_falls():
 
 
 def test_the_number_of_threads_does_not_touch_drawn_cells(monkeypatch):
-    monkeypatch.setattr("martlet.kernels.sgd._LEAST", 5)
+    monkeypatch.setattr("martlet.kernels.parts._LEAST", 5)
     matrix = observed((np.random.default_rng(0).random((40, 30)) < 0.2).astype("f4"))
     found = []
     for threads in ("1", "2"):
