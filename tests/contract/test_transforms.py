@@ -43,7 +43,7 @@ def network():
 
 def ranker():
     features = Table.of(draw("features", N, 8))
-    hidden, out = draw("hidden", D + 8, 16), draw("out", 16, 1)
+    hidden, out = draw("hidden", D + 8, 256), draw("out", 256, 1)
     parameters = {"hidden": Table.of(hidden), "out": Table.of(out)}
     return Ranker(
         features, LinearFold(), pair_ranker(hidden, out), history=ITEMS, parameters=parameters
@@ -75,11 +75,13 @@ QUANTIZE = (
     "quantize:int8,per=column",
     "quantize:int4,group=8,affine=yes",
     "quantize:int2",
+    "quantize:pq:8x4",
 )
 INDEX = ("index:exact-int8", "index:ivf", "index:ivf-pq", "index:hnsw")
 LOW_RANK = ("low-rank:14", "low-rank:error=0.3")
 PRUNE = ("prune:rows,share=0.2", "prune:values,share=0.6", "prune:dims,share=0.25", "prune:entries")
 PRUNE_NETWORK = ("prune:units",)
+OF_NETWORK, RANKERS = "quantize:int8,of=network", ("ranker", "cascade")
 REFUSED = {
     ("quantize:int8", "popular"): "no table of this popular scorer in fewer bytes",
     **{(few, "popular"): "no table of this popular scorer in" for few in QUANTIZE[4:]},
@@ -87,6 +89,8 @@ REFUSED = {
     **{(low, "popular"): "no vectors to cut" for low in LOW_RANK},
     **{(cut, kind): "no vectors" for cut in PRUNE[:3] for kind in ("popular", "item_item")},
     **{("prune:entries", kind): "no entries" for kind in SCORERS if kind != "item_item"},
+    **{(OF_NETWORK, kind): "it has no network" for kind in SCORERS if kind not in RANKERS},
+    (OF_NETWORK, "network"): "for the network of a network scorer .* leave it out",
     **{(cut, kind): "" for cut in PRUNE_NETWORK for kind in SCORERS},  # what no spec can restore
     **{
         (index, scorer): "no item vectors to search"
@@ -99,7 +103,12 @@ MAY_REFUSE = (
     ("index:", "", " after "),
     ("quantize:int", "index:exact-int8", "stored as int"),
     ("quantize:bf16", "index:exact-int8", "stored as bf16"),
+    ("quantize:pq", "index:exact-int8", "stored as pq:8x4"),
+    ("quantize:pq", "low-rank:", "stored as pq"),
+    ("low-rank:", "quantize:pq", "would store no table"),
+    ("quantize:pq", "prune:", "stored as pq"),
     ("quantize:", "quantize:", "would store no table"),
+    (OF_NETWORK, OF_NETWORK, "in int8 already"),
     ("quantize:", "quantize:", "over the sparse table"),
     ("quantize:int", "low-rank:", "stored as int"),
     ("quantize:bf16", "low-rank:", "would take"),
@@ -124,9 +133,11 @@ KEPT = {
     "quantize:fp16": (0.98, 0.01),
     "quantize:int8": (0.85, 0.1),
     "quantize:bf16": (0.95, 0.03),
+    OF_NETWORK: (0.8, 0.1),
     "quantize:int8,per=column": (0.85, 0.1),
     "quantize:int4,group=8,affine=yes": (0.8, 1.0),
     "quantize:int2": (0.4, 3.5),
+    "quantize:pq:8x4": (0.3, 3.5),
     "low-rank:14": (0.5, 2.0),
     "low-rank:error=0.3": (0.4, 3.0),
     "prune:rows,share=0.2": (0.6, 6.0),
@@ -175,7 +186,7 @@ def overlap(found, exact):
     return (exact.item_row[:, :, None] == found.item_row[:, None, :]).any(2).mean()
 
 
-TRANSFORMS = (*QUANTIZE, *INDEX, *LOW_RANK, *PRUNE, *PRUNE_NETWORK)
+TRANSFORMS = (*QUANTIZE, OF_NETWORK, *INDEX, *LOW_RANK, *PRUNE, *PRUNE_NETWORK)
 PAIRS = [(transform, kind) for transform in TRANSFORMS for kind in SCORERS]
 
 

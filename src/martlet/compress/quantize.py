@@ -25,17 +25,20 @@ class Quantize:
 
     fp16 and bf16 round each value. Codes of 8, 4 and 2 bits share a scale: int8 a row, a column or
     a table, int4 and int2 a group of columns of a row. A value in int8 is off by at most 1/254 of
-    the largest magnitude that its scale is for. A table whose rows are neither items nor users (the
-    Gram matrix of a fold-in, the weights of a network) is small and amplifies errors, so it stays
-    as it is; so does one that would take more bytes with its scales than without.
+    the largest magnitude that its scale is for. pq:16x8 is product quantization: 16 codes of 8 bits
+    a row, each the number of an entry in a codebook learnt from the rows; pq:32x4+32x8 adds finer
+    codes, by which the best by the first are scored again (``scorers/pq.py``). A table whose rows
+    are neither items nor users (the Gram matrix of a fold-in, the weights of a network) is small
+    and amplifies errors, so it stays as it is; so does one that would take more bytes with its
+    scales or codebooks than without.
 
     Attributes:
         storage: "fp16", "bf16", "int8", "int4", "int2", or product quantization such as "pq:16x8".
         per: what has a scale in int8: "row", "column" or "table".
         group: columns that share a scale in int4 and int2; None takes 32.
         affine: whether the middle of each range is stored too, for values that are not around 0.
-        calibrate: whether ranges are clipped for the least error of scores, on queries of the
-            dataset's training part, in place of the least error of values.
+        calibrate: whether ranges are clipped, or codebooks learnt, for the least error of scores,
+            on queries of the dataset's training part, in place of the least error of values.
         of: "tables", or "network": its products in int8, see ``quantize_network``.
     """
 
@@ -58,7 +61,8 @@ class Quantize:
                     f"{' and '.join(families)}"
                 )
         for name in ("affine", "calibrate"):
-            if getattr(self, name) and not family.startswith("int"):
+            fits = family.startswith("int") or (family == "pq" and name == "calibrate")
+            if getattr(self, name) and not fits:
                 raise SpecError(
                     f"quantize:{self.storage},{name}=yes: {self.storage} has no ranges; "
                     f"{name} goes with int8, int4 and int2"
@@ -126,6 +130,8 @@ class Quantize:
                 f"({said or 'it has none of items or users'}): leave it out"
             )
         line: dict[str, Any] = {"transform": self.label, "tables": changed}
+        if self.storage.startswith("pq:"):  # a few rows do not pay for codebooks
+            line["kept"] = sorted(set(names) - changed.keys())
         if self.calibrate:
             line |= {"seed": seed, "calibrated": sorted(found.keys() & changed.keys())}
         return bundle.then(scorer.with_tables(tables), line)  # type: ignore[arg-type]
@@ -158,6 +164,9 @@ class Quantize:
             return None
         if self.storage in _GROUPED and table.shape[1] == 1:
             return None  # a scale a value
+        pays = getattr(_kind(table, self.stored_as), "pays", None)
+        if pays is not None and not pays(table):
+            return None
         try:
             smaller = table.to(self.stored_as, moment)
         except SpecError as error:
