@@ -312,10 +312,17 @@ class Bundle:
         missing in every row, and one that the model does not read is of no effect.
 
         Raises:
-            QueryError: the bundle ranks items, or no column is given.
+            QueryError: the bundle ranks items, or no column is given, or a value in its place.
             DataError: columns of different lengths, or of neither text nor numbers.
         """
         self.check_predicts()
+        if not isinstance(columns, Mapping):
+            raise QueryError(f"the rows are {columns!r:.80}: expected columns by name")
+        for name, values in columns.items():
+            if isinstance(values, str | bytes) or not hasattr(values, "__len__"):
+                raise QueryError(
+                    f"column {name!r} is {values!r:.80}: expected its values as a list, one a row"
+                )
         found: NDArray[np.float32] = getattr(self.scorer, "predict")(columns)  # noqa: B009
         return found
 

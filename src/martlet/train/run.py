@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import signal
 import threading
 import time
@@ -112,8 +114,11 @@ class Run:
             path = Path(self.folder) / "log.jsonl"
             with stated(path):
                 path.parent.mkdir(parents=True, exist_ok=True)
-                with open(path, "a") as file:
-                    file.write(json.dumps(dict(line)) + "\n")
+                with open(path, "ab", buffering=0) as file:
+                    start, data = file.tell(), json.dumps(dict(line)).encode() + b"\n"
+                    if file.write(data) < len(data):
+                        file.truncate(start)
+                        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def keep(self, report: Report) -> None:
         """Write the report beside the log."""

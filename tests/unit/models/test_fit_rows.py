@@ -75,3 +75,18 @@ def test_an_empty_train_part_is_refused():
     empty = Tabular(nothing, nothing, nothing)
     with pytest.raises(DataError, match="the train part holds no events"):
         fit(LogisticRegression(), empty)
+
+
+@pytest.mark.parametrize(
+    ("columns", "words"),
+    [
+        ({"age": 30, "city": ["Oslo"]}, "column 'age' is 30: expected its values as a list"),
+        ({"city": "Oslo"}, "column 'city' is 'Oslo': expected its values as a list"),
+        ({"age": None}, "column 'age' is None: expected its values as a list"),
+        ([1], r"the rows are \[1\]: expected columns by name"),
+        (None, "the rows are None: expected columns by name"),
+    ],
+)
+def test_values_in_the_place_of_columns_are_refused(columns, words):
+    with pytest.raises(QueryError, match=words):
+        predicting().predict(columns)

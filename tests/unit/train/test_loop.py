@@ -229,6 +229,27 @@ class TestResume:
         with pytest.raises(OutputError, match=r"could not write .*run|is a folder: expected"):
             SPEC.fit(ring(), seed=1, run=Run(where))
 
+    def test_half_a_line_is_taken_back(self, tmp_path):
+        child = f"""
+            import resource, signal
+            from pathlib import Path
+            from martlet.core import OutputError
+            from martlet.train.run import Run
+
+            run = Run(Path({str(tmp_path)!r}))
+            run.log({{"epoch": 1}})
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (20, -1))
+            try:
+                run.log({{"epoch": 2}})
+            except OutputError as error:
+                assert "No space left" in str(error), error
+            else:
+                raise AssertionError
+        """
+        subprocess.run([sys.executable, "-c", textwrap.dedent(child)], check=True)
+        assert (tmp_path / "log.jsonl").read_text() == '{"epoch": 1}\n'
+
     def test_a_signal_ends_the_step_saves_and_says_how_to_go_on(self, whole, tmp_path):
         def interrupt(step, done, total):
             if done == 3:
