@@ -142,7 +142,7 @@ def loss_figure(
     figure, axes = _rows(rows)
     axes.axvline(100 * allowed, color=CHOSEN, linewidth=1.2, linestyle="--", zorder=1)
     _whiskers(axes, rows, middle, percent, "{:+.1f}%")
-    axes.set_xlabel(f"{quality} lost against the best, %")
+    axes.set_xlabel(f"{quality} lost, %")
     return figure
 
 
