@@ -107,6 +107,10 @@ class FittedCross(Field):
 
     def keys(self, source: Source) -> Keys:
         """Return the (N,) key of each row's combination; 0 where a part is missing."""
+        return cross_keys(self.part_keys(source))
+
+    def part_keys(self, source: Source) -> list[Keys]:
+        """Return the (N,) keys of each part by itself; 0 where it is missing."""
         parts = []
         for i, part in enumerate(self.spec.columns):
             if isinstance(part, Bucket):
@@ -114,10 +118,13 @@ class FittedCross(Field):
                 parts.append(np.where(rows > 0, number_keys(rows), np.uint64(0)))
             else:
                 parts.append(source.keys(part, self.state["text"][i], self.spec.missing))
-        return cross_keys(parts)
+        return parts
 
     def apply(self, source: Source) -> I32:
         """Return (N,) int32. O(N log size)."""
-        keys = self.keys(source)
+        return self.rows_of(self.keys(source))
+
+    def rows_of(self, keys: Keys) -> I32:
+        """Return the (N,) row of each key."""
         buckets = self.spec.buckets
         return self._values.rows(keys) if buckets is None else bucket_rows(keys, buckets)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from martlet.core import CSR, Array, Text
 from martlet.features import Encoded, Features, Ragged
+from martlet.scorers.pairs import Pairs
 
 F32 = NDArray[np.float32]
 
@@ -99,13 +100,17 @@ class Layout:
     Attributes:
         sides: "row" alone, or "item" and "user".
         num_items: rows of the item vocabulary; 0 with "row".
+        pairs: crosses of both sides together, whose rows come last; None without any.
     """
 
     sides: Mapping[str, Side]
     num_items: int
+    pairs: Pairs | None = None
 
     @staticmethod
-    def of(features: Mapping[str, Features | None], num_items: int = 0) -> Layout:
+    def of(
+        features: Mapping[str, Features | None], num_items: int = 0, pairs: Pairs | None = None
+    ) -> Layout:
         """Lay the fields of each side one behind another, and the crossed ones behind all."""
         own = num_items + 1 if num_items else 0
         sides, first = {}, 0
@@ -115,7 +120,7 @@ class Layout:
         for name, one in features.items():
             sides[name] = replace(sides[name], first_cross=first)
             first += 0 if one is None else one.num_rows - one.num_vector_rows
-        return Layout(sides, num_items)
+        return Layout(sides, num_items, pairs)
 
     @property
     def num_vector_rows(self) -> int:
@@ -130,6 +135,11 @@ class Layout:
     @property
     def num_rows(self) -> int:
         """Rows of the table of wide weights: crossed fields have no vectors."""
+        return self.first_pair + (0 if self.pairs is None else self.pairs.num_rows)
+
+    @property
+    def first_pair(self) -> int:
+        """First row of the crosses of both sides together."""
         crossed = 0
         for side in self.sides.values():
             if side.features is not None:
@@ -149,7 +159,8 @@ class Layout:
     @property
     def num_crossed(self) -> int:
         """Crossed fields."""
-        return sum(side.num_crossed for side in self.sides.values())
+        pairs = 0 if self.pairs is None else len(self.pairs.features.columns)
+        return sum(side.num_crossed for side in self.sides.values()) + pairs
 
 
 def in_turn(sizes: Sequence[int]) -> NDArray[np.int32]:

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from martlet.core import CSR, Array, BundleError, Queries, QueryError, Ranking, Reason
 from martlet.core.queries import is_missing
 from martlet.features import Encoded, Features, Ragged
-from martlet.scorers.field_rows import Layout, Side, join, mean_of_bags
+from martlet.scorers.field_rows import Layout, Side, as_column, join, mean_of_bags
+from martlet.scorers.pairs import Pairs
 from martlet.scorers.reasons import left_out_reasons
 from martlet.scorers.shared import Placed, shared_of
 from martlet.scorers.shown import topk_scores
@@ -89,7 +90,9 @@ class Fields:
     def context(self) -> tuple[str, ...]:
         """Names of the user's columns that a query may bring."""
         user = self.layout.sides.get("user")
-        return () if user is None or user.features is None else user.features.uses
+        own = () if user is None or user.features is None else user.features.uses
+        both = () if self.layout.pairs is None else self.layout.pairs.of_user
+        return tuple(dict.fromkeys((*own, *both)))
 
     @property
     def extra_bytes(self) -> int:
@@ -137,13 +140,32 @@ class Fields:
         if self.items is None:
             raise QueryError("this scorer was fitted on rows without items: ask it to predict")
         user, side, items = self._users(queries), self.layout.sides["item"], self.items
+        keys = self._user_keys(queries)
         scores = np.full(candidates.shape, -np.inf, np.float32)
         query, place = np.nonzero(candidates >= 0)
         for start in range(0, len(query), _PAIRS):
             q, p = query[start : start + _PAIRS], place[start : start + _PAIRS]
             item = self._looked(side, items.take(candidates[q, p]))
-            scores[q, p] = self._told(self._logits([item, user.take(q)]))
+            logits = self._logits([item, user.take(q)])
+            if keys is not None:
+                logits += self._pair_weights(candidates[q, p], keys[q])
+            scores[q, p] = self._told(logits)
         return scores
+
+    def _user_keys(self, queries: Queries) -> NDArray[np.uint64] | None:
+        """Return what crosses of both sides need of the users; None without such."""
+        if self.layout.pairs is None:
+            return None
+        given = {name: as_column(column) for name, column in queries.context.items()}
+        return self.layout.pairs.user_keys(given, len(queries))
+
+    def _pair_weights(self, items: NDArray[np.int32], keys: NDArray[np.uint64]) -> F32:
+        """Return the (N,) sums of the weights of what items and users are together."""
+        assert self.layout.pairs is not None
+        assert self.wide is not None
+        rows = self.layout.pairs.rows(items, keys)
+        weights: F32 = self.wide.rows(rows.reshape(-1) + self.layout.first_pair)
+        return np.asarray(weights.reshape(rows.shape).sum(1), np.float32)
 
     def _told(self, logits: F32) -> F32:
         """Return the logits, or the odds or numbers where they are the answer."""
@@ -223,7 +245,10 @@ class Fields:
             name: None if side.features is None else side.features.to_json()
             for name, side in self.layout.sides.items()
         }
+        pairs = self.layout.pairs
+        both = {} if pairs is None else {"pairs": [pairs.features.to_json(), list(pairs.of_item)]}
         return {
+            **both,
             "sides": sides,
             "num_items": self.num_items,
             "max_length": self.max_length,
@@ -238,6 +263,9 @@ class Fields:
         for name, side in self.layout.sides.items():
             if side.features is not None:
                 arrays |= {f"{name}/{key}": a for key, a in side.features.arrays().items()}
+        if (pairs := self.layout.pairs) is not None:
+            arrays |= {f"pairs/{key}": array for key, array in pairs.features.arrays().items()}
+            arrays["items/keys"] = pairs.item_keys
         if self.items is not None:
             arrays |= {"items/rows": self.items.rows, "items/numbers": self.items.numbers}
             for at, (indptr, rows) in enumerate(self.items.bags):
@@ -255,7 +283,8 @@ class Fields:
             name: None if about is None else Features.from_parts(about, groups.get(name, {}))
             for name, about in config["sides"].items()
         }
-        layout = Layout.of(features, int(config["num_items"]))
+        size = int(config["num_items"])
+        layout = Layout.of(features, size, _pairs(config.get("pairs"), groups, size))
         vectors, wide = _vectors(tables, layout), tables.get("wide")
         _check_size("vectors", vectors, layout.num_vector_rows)
         if wide is not None:
@@ -314,6 +343,16 @@ def _items(arrays: Mapping[str, Any], layout: Layout) -> Encoded:
             raise BundleError(f"{ARRAYS}: a bag has {len(indptr) - 1} rows for {len(rows)} items")
         check_csr(ARRAYS, indptr, bag, layout.num_vector_rows)
     return Encoded(rows, numbers, tuple(bags))
+
+
+def _pairs(config: Any, groups: Mapping[str, Mapping[str, Array]], num_items: int) -> Pairs | None:
+    """Return the crosses of both sides that a bundle stored, if any."""
+    if config is None:
+        return None
+    about, of_item = config
+    features = Features.from_parts(about, groups.get("pairs", {}))
+    keys: Any = groups["items"]["keys"]
+    return Pairs(features, tuple(map(str, of_item)), keys).check(num_items)
 
 
 def _two_numbers(unit: Any) -> tuple[float, float]:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from martlet.core import CSR, Column, DataError, Dataset, Examples, Interactions, Tabular, Text, rng
 from martlet.features import Encoded, Features, Ragged
@@ -18,7 +15,9 @@ from martlet.features.automatic import guess
 from martlet.features.history import spans_before
 from martlet.features.plain import spec_of_plain
 from martlet.features.source import Source
-from martlet.scorers.field_rows import Layout, Side
+from martlet.scorers.field_rows import Layout
+from martlet.scorers.pairs import Pairs
+from martlet.train.field_batch import Batch
 from martlet.train.negatives import Negatives
 
 if TYPE_CHECKING:
@@ -28,105 +27,6 @@ _IN_MEMORY_BYTES = 1 << 30  # of encoded rows; what is larger is memory-mapped
 _ENCODED_ROWS = 1 << 18  # at a time into a file
 _VALID_ROWS = 8192  # examples at a time
 _VALID_EVENTS = 20_000  # of the validation part that are looked at
-
-
-@dataclass(frozen=True, eq=False)
-class Part:
-    """What one side has in a batch.
-
-    Attributes:
-        size: examples of the side.
-        repeat: examples of the batch that each of them stands for.
-        single: single-valued fields with a vector.
-        crossed: single-valued fields with a weight alone, behind them.
-        bags: of each bag, (nnz,) int64 the example of each row, and (size, 1) one over its rows.
-        numbers: (size, M) float32.
-    """
-
-    size: int
-    repeat: int
-    single: int
-    crossed: int
-    bags: list[tuple[Tensor, Tensor]]
-    numbers: Tensor
-
-    @staticmethod
-    def of(side: Side, encoded: Encoded, repeat: int) -> tuple[Part, list[Any], list[Any]]:
-        """Return the part, and the rows it looks up: of vectors, of weights."""
-        bags = []
-        for bag in encoded.bags:
-            lengths = np.diff(bag.indptr)
-            example = np.repeat(np.arange(len(lengths)), lengths)
-            share = (1 / np.maximum(lengths, 1)).astype(np.float32)[:, None]
-            bags.append((torch.from_numpy(example), torch.from_numpy(share)))
-        rows, single = encoded.rows, encoded.rows.shape[1] - side.num_crossed
-        numbers = torch.from_numpy(encoded.numbers)
-        part = Part(len(rows), repeat, single, side.num_crossed, bags, numbers)
-        own = [bag.rows for bag in encoded.bags]
-        return part, [rows[:, :single].reshape(-1), *own], [rows.reshape(-1), *own]
-
-    def means(self, pieces: Sequence[Tensor]) -> list[Tensor]:
-        """Return the (size, 1, d) mean of each bag of (nnz, d) looked up rows; zeros if empty."""
-        found = []
-        for (example, share), rows in zip(self.bags, pieces, strict=True):
-            sums = rows.new_zeros(self.size, rows.shape[1]).index_add(0, example, rows)
-            found.append((sums * share)[:, None])
-        return found
-
-    def repeated(self, values: Tensor) -> Tensor:
-        """Return (size repeat, ...) of (size, ...)."""
-        return values if self.repeat == 1 else values.repeat_interleave(self.repeat, 0)
-
-
-@dataclass(frozen=True, eq=False)
-class Batch:
-    """N examples, ready to be looked up at once.
-
-    Attributes:
-        parts: of each side.
-        rows: (V,) int32 rows of the table of vectors, part by part, bags after the others.
-        wide_rows: (W,) int32 the same of the table of weights.
-        label: (N,) float32.
-        weight: (N,) float32, or None.
-        done: share of all steps that are taken before it.
-    """
-
-    parts: list[Part]
-    rows: NDArray[np.int32]
-    wide_rows: NDArray[np.int32]
-    label: Tensor
-    weight: Tensor | None
-    done: float = 0.0
-
-    @staticmethod
-    def of(
-        sides: Sequence[tuple[Side, Encoded, int]],
-        label: NDArray[np.float32],
-        weight: NDArray[np.float32] | None,
-    ) -> Batch:
-        """Build from each side's examples and how often each is repeated."""
-        made = [Part.of(*side) for side in sides]
-        rows = _one_after_another([one for _, own, _ in made for one in own])
-        same = not any(side.num_crossed for side, *_ in sides)
-        wide = rows if same else _one_after_another([one for _, _, own in made for one in own])
-        weights = None if weight is None else torch.from_numpy(weight)
-        return Batch([part for part, *_ in made], rows, wide, torch.from_numpy(label), weights)
-
-    def split(self, found: Tensor) -> list[list[Tensor]]:
-        """Return what was looked up for ``rows``, by part: single fields, then each bag."""
-        return self._split(found, [part.single for part in self.parts])
-
-    def split_wide(self, found: Tensor) -> list[list[Tensor]]:
-        """Return the same of ``wide_rows``."""
-        return self._split(found, [part.single + part.crossed for part in self.parts])
-
-    def _split(self, found: Tensor, single: list[int]) -> list[list[Tensor]]:
-        sizes = [
-            [part.size * count, *(len(example) for example, _ in part.bags)]
-            for part, count in zip(self.parts, single, strict=True)
-        ]
-        pieces = iter(torch.split(found, [size for own in sizes for size in own]))
-        return [[next(pieces) for _ in own] for own in sizes]
 
 
 class Rows:
@@ -215,7 +115,11 @@ class Events:
                 "user": _fitted(spec, data.user_table, seen),
             },
             data.num_items,
+            _fitted_pairs(spec, data),
         )
+        self._user_keys = None
+        if self.layout.pairs is not None:
+            self._user_keys = self.layout.pairs.user_keys(data.user_table, data.num_users)
         item, user = self.layout.sides["item"], self.layout.sides["user"]
         everything = item.encode(data.catalogue, data.num_items)
         self.items = item.with_item(everything, np.arange(data.num_items))
@@ -281,7 +185,11 @@ class Events:
             (sides["item"], self.items.take(items.reshape(-1)), 1),
             (sides["user"], users, items.shape[1]),
         ]
-        return Batch.of(parts, label.reshape(-1), weight.reshape(-1))
+        crossed, pairs = None, self.layout.pairs
+        if pairs is not None and self._user_keys is not None:
+            keys = np.repeat(self._user_keys[user], items.shape[1], 0)
+            crossed = pairs.rows(items.reshape(-1), keys) + np.int32(self.layout.first_pair)
+        return Batch.of(parts, label.reshape(-1), weight.reshape(-1), crossed)
 
 
 def _unit(rows: Examples) -> tuple[float, float]:
@@ -337,6 +245,26 @@ def _fitted(spec: FieldModel, table: Any, known: NDArray[np.bool_]) -> Features 
     return Features.fit(plan, seen) if plan else None
 
 
+def _fitted_pairs(spec: FieldModel, data: Dataset) -> Pairs | None:
+    """Return the crosses of columns of both tables, fitted on the events of the train part."""
+    tables = data.user_table, data.catalogue
+    plan = [
+        one
+        for one in map(spec_of_plain, spec.columns or ())
+        if set(one.uses) <= tables[0].keys() | tables[1].keys()
+        and not any(set(one.uses) <= table.keys() for table in tables)
+    ]
+    if not plan:
+        return None
+    rows = data.train.user_row, data.train.item_row
+    joined: dict[str, Column] = {}
+    for table, at in zip(tables, rows, strict=True):
+        for name in {name for one in plan for name in one.uses} & table.keys():
+            column = table[name]
+            joined[name] = column.take(at) if isinstance(column, Text) else column[at]
+    return Pairs.of(Features.fit(plan, joined), data.catalogue, data.num_items)
+
+
 def _keys(train: Interactions, num_items: int) -> NDArray[np.int64]:
     """Return user and item of every event as one number, rising."""
     return np.unique(train.user_row.astype(np.int64) * num_items + train.item_row)
@@ -358,10 +286,6 @@ def _stacked(parts: Sequence[Ragged]) -> Ragged:
         np.concatenate([*starts, ends[-1:]]).astype(np.int64),
         np.concatenate([part.rows for part in parts]),
     )
-
-
-def _one_after_another(parts: list[Any]) -> Any:
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def _said(rows: NDArray[np.int64]) -> str:

@@ -22,7 +22,8 @@ from martlet.scorers.fields import Fields
 from martlet.train import losses
 from martlet.train.device import device_of
 from martlet.train.embeddings import TableOptimizer
-from martlet.train.field_batches import Batch, Events, Rows
+from martlet.train.field_batch import Batch
+from martlet.train.field_batches import Events, Rows
 from martlet.train.field_network import FieldNetwork
 from martlet.train.field_transfer import items_in, taught
 from martlet.train.loop import fingerprint, train

@@ -18,7 +18,8 @@ from martlet.scorers.shared import Placed
 from martlet.scorers.table import Table
 from martlet.train.embeddings import Embedding
 from martlet.train.export import onnx_of
-from martlet.train.field_batches import Batch, Events, Rows
+from martlet.train.field_batch import Batch
+from martlet.train.field_batches import Events, Rows
 from martlet.train.field_transfer import rows_in
 from martlet.train.sharing import embedding_of, take_tables
 from martlet.train.structure import tables_from, take_over
@@ -95,12 +96,15 @@ class FieldNetwork(nn.Module):
         if self.wide is None:
             return deep
         wide = []
-        weights = batch.split_wide(self.wide(batch.wide_rows))
-        for part, pieces in zip(batch.parts, weights, strict=True):
+        found_wide = self.wide(batch.wide_rows)
+        for part, pieces in zip(batch.parts, batch.split_wide(found_wide), strict=True):
             total = pieces[0].reshape(part.size, -1).sum(1)
             for mean in part.means(pieces[1:]):
                 total = total + mean[:, 0, 0]
             wide.append(part.repeated(total))
+        if len(batch.pairs):
+            last = found_wide[len(found_wide) - len(batch.pairs) :]
+            wide.append(last.reshape(len(batch.label), -1).sum(1))
         return deep + torch.stack(wide).sum(0).to(self.device)
 
     def export(self, spec: FieldModel, source: Rows | Events | Fields) -> Fields:

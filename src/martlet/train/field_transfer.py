@@ -70,6 +70,14 @@ def rows_in(theirs: Layout, ours: Layout, items: I64) -> I64:
     found = np.full(ours.num_rows, -1, np.int64)
     for name, side in ours.sides.items():
         _fill(found, side, theirs.sides[name], items)
+    there, here = (None if one.pairs is None else one.pairs.features for one in (theirs, ours))
+    _check_columns(there, here)
+    if there is not None and here is not None:
+        starts = [
+            [layout.first_pair + at for at in features.offsets[:-1].tolist()]
+            for layout, features in ((ours, here), (theirs, there))
+        ]
+        _fill_fields(found, here, there, starts)
     return found
 
 
@@ -83,8 +91,13 @@ def _fill(found: I64, ours: Side, theirs: Side, items: I64) -> None:
     if ours.features is None or theirs.features is None:
         return
     starts = [_starts(side) for side in (ours, theirs)]
+    _fill_fields(found, ours.features, theirs.features, starts)
+
+
+def _fill_fields(found: I64, ours: Features, theirs: Features, starts: list[list[int]]) -> None:
+    """Set the rows of each field, which begin at ``starts`` of ours and of theirs."""
     for mine, other, start, origin in zip(
-        _with_rows(ours.features), _with_rows(theirs.features), *starts, strict=True
+        _with_rows(ours), _with_rows(theirs), *starts, strict=True
     ):
         place = _places(mine, other)
         found[start : start + len(place)] = np.where(place >= 0, origin + place, -1)

@@ -8,6 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import martlet as mt
 from martlet.core import (
+    BundleError,
     DataError,
     Dataset,
     Examples,
@@ -404,6 +405,61 @@ class TestEvents:
             self.spec.fit(replace(town, train=nothing))
         with pytest.raises(mt.MartletError, match=r"events of users u\d+, u\d+, u\d+ \.\.\."):
             replace(self.spec, rate=1e30, norm="none").fit(town)
+
+
+class TestPairs:
+    """Crosses of a user's column and an item's."""
+
+    plan = (Category("street"), Category("home"), Cross(("home", "street"), min_count=1))
+    spec = WideDeep(
+        **SMALL | {"dim": 1, "hidden": 1, "layers": 1, "epochs": 12, "patience": 0},
+        columns=plan,
+        max_length=1,
+    )
+
+    @pytest.fixture(scope="class")
+    def crossed(self, town):
+        return mt.fit(self.spec, town, seed=0)
+
+    def test_a_pair_has_a_weight_of_its_own(self, crossed):
+        scorer, layout = crossed.scorer, crossed.scorer.layout
+        assert scorer.context == ("home",)
+        assert layout.pairs.of_item == ("street",)
+        assert layout.pairs.num_rows == 1 + 3  # those that were met
+        assert scorer.wide.shape[0] == layout.first_pair + 4
+        told = crossed.queries(histories=[[]] * 3, context={"home": ["Elm", "Oak", ""]})
+        score = scorer.score(told, np.tile(np.arange(24, dtype=np.int32), (3, 1)))
+        weights = scorer.wide.dense()[layout.first_pair :, 0]
+        assert weights[1:].min() > weights[0] + 0.1  # that of all pairs that were never met
+        street = np.arange(24) % 3
+        for user in (0, 1):
+            assert score[user, street == user].min() > score[user, street != user].max()
+
+    def test_the_scorer_answers_as_the_network_and_is_saved(self, crossed, town, tmp_path):
+        source = self.spec._source(town, 0)
+        network = self.spec.restore(crossed).eval()
+        (batch,) = source.validation()
+        found = network(batch).detach().numpy().reshape(-1, 5)
+        queries = crossed.queries(town.users.names(town.valid.user_row))
+        drawn = source._drawn.draw((len(found), 4), -1)
+        items = np.column_stack([town.valid.item_row, drawn]).astype(np.int32)
+        score = crossed.scorer.score(queries, items)
+        np.testing.assert_allclose(score, found, rtol=1e-4, atol=1e-5)
+        crossed.save(tmp_path / "b")
+        again = mt.load(tmp_path / "b")
+        np.testing.assert_array_equal(again.scorer.score(queries, items), score)
+        still = replace(self.spec, rate=1e-12, table_rate=1e-12, epochs=1)
+        warm = still.fit(town, seed=4, init=again).score(queries, items)
+        np.testing.assert_allclose(warm, score, rtol=1e-3, atol=1e-4)
+
+    def test_a_model_without_weights_refuses_it(self, town):
+        with pytest.raises(SpecError, match="DLRM has no weights for crossed columns"):
+            DLRM(**SMALL, columns=self.plan).fit(town)
+
+    def test_keys_of_other_items_are_refused(self, crossed):
+        pairs = crossed.scorer.layout.pairs
+        with pytest.raises(BundleError, match=r"keys of the items are uint64\(24, 2\), expected"):
+            pairs.check(23)
 
 
 class TestCosts:
