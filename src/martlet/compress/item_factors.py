@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from martlet.compress.basis import Choose
+from martlet.compress.turned import FLOATS, turn
 from martlet.core import CSR, Queries, SpecError, rng
 from martlet.scorers.factors import Factors
 from martlet.scorers.item_item import ItemItem, LowRank
@@ -58,6 +61,36 @@ def item_factors(
     fold = LinearFold(0.0, Table.of(_times(scorer, items)), distinct=not scorer.weighted)
     told = {"rank": rank, "of": scorer.num_items, "error": round(float(lost[rank]), 6)}
     return Factors(Table.of(items), fold), {"items": told}
+
+
+def fewer_factors(
+    label: str, scorer: Any, histories: CSR, choose: Choose
+) -> tuple[ItemItem, dict[str, Any]]:
+    """Return the scorer with fewer columns of its low-rank part, and what is told of them.
+
+    The sparse part stays. The columns are turned into the directions that the scores of known
+    histories are made of.
+
+    Raises:
+        SpecError: there is no such part, it is codes already, or every direction stays.
+    """
+    low: LowRank | None = getattr(scorer, "low_rank", None)
+    if low is None:
+        raise SpecError(f"{label} over a {scorer.kind} scorer: it has no part of a low rank to cut")
+    if low.factors.precision not in FLOATS:
+        raise SpecError(f"{label} over factors stored as {low.factors.storage}: put {label} first")
+    u, left, right = (side.astype(np.float64) for side in _factors(low))
+    vectors, items = _seen(scorer, histories) @ (left * u), right * u
+    basis = choose(items.T @ items, vectors.T @ vectors)
+    width = u.shape[1]
+    if basis.rank == width:
+        raise SpecError(
+            f"{label} leaves every direction of this {scorer.kind} scorer (factors has {width}): "
+            "give a lower rank, a larger error, or leave it out"
+        )
+    cut = replace(low, factors=turn(low.factors, basis.vectors))
+    told = {"rank": basis.rank, "of": width, "error": round(basis.error, 6)}
+    return replace(scorer, low_rank=cut), {"factors": told}
 
 
 def _seen(scorer: ItemItem, histories: CSR) -> Any:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 from martlet.compress.basis import F64, Basis, leading
-from martlet.compress.item_factors import item_factors
+from martlet.compress.item_factors import fewer_factors, item_factors
 from martlet.compress.layers import thin_layers
 from martlet.compress.queries import training_queries
 from martlet.compress.transform import index_of
@@ -15,7 +15,7 @@ from martlet.core import Dataset, Progress, SpecError
 from martlet.scorers.bundle import Bundle
 from martlet.scorers.item_item import ItemItem
 
-Part = Literal["vectors", "network"]
+Part = Literal["vectors", "factors", "network"]
 
 
 @dataclass(frozen=True)
@@ -24,15 +24,16 @@ class LowRank:
 
     Vectors are turned into the leading directions of what both sides of the score do in them, and
     cut there; folds and lookups turn with them, and a network gets a product before its input and
-    behind its output. A matrix of items by items becomes two tables of vectors. With
-    ``of=network`` the weights of layers become products of two, where that takes fewer bytes.
+    behind its output. A matrix of items by items becomes two tables of vectors; with ``of=factors``
+    the sparse part stays, and the part beside it that is of a low rank is cut. With ``of=network``
+    the weights of layers become products of two, where that takes fewer bytes.
 
     Attributes:
         rank: directions that stay.
         error: in place of a rank: the share of the scores that may be lost, as root mean squares
             over the bundle's own users (of the values, where no score tells: layers, what a
             network reads); the fewest directions within it stay.
-        of: "vectors" or "network".
+        of: "vectors", "factors" or "network".
     """
 
     rank: int | None = None
@@ -41,7 +42,7 @@ class LowRank:
 
     def __post_init__(self) -> None:
         if self.of not in get_args(Part):
-            raise SpecError(f"low-rank of {self.of!r}: expected vectors or network")
+            raise SpecError(f"low-rank of {self.of!r}: expected vectors, factors or network")
         if (self.rank is None) == (self.error is None):
             raise SpecError(
                 "low-rank takes a rank or an error: expected such as low-rank:16 or "
@@ -79,8 +80,8 @@ class LowRank:
             )
         if self.of == "network":
             found, told = thin_layers(self.label, scorer, self.rank, self.error)
-        elif isinstance(getattr(scorer, "retrieve", scorer), ItemItem):
-            found, told = self._factors(bundle, seed)
+        elif self.of == "factors" or isinstance(getattr(scorer, "retrieve", scorer), ItemItem):
+            found, told = self._items_by_items(bundle, seed)
         else:
             queries = training_queries(bundle, dataset, seed)
             known = bundle.popularity if (bundle.popularity > 0).any() else None
@@ -96,12 +97,13 @@ class LowRank:
     def _chosen(self, gram: F64, moment: F64 | None) -> Basis:
         return leading(gram, moment, self.rank, self.error)
 
-    def _factors(self, bundle: Bundle, seed: int) -> tuple[Any, dict[str, Any]]:
+    def _items_by_items(self, bundle: Bundle, seed: int) -> tuple[Any, dict[str, Any]]:
         scorer: Any = bundle.scorer
         matrix = getattr(scorer, "retrieve", scorer)
-        factors, told = item_factors(
-            self.label, matrix, bundle.histories, self.rank, self.error, seed
-        )
-        if scorer is not matrix:
-            return replace(scorer, retrieve=factors), told
-        return factors, told
+        given = self.label, matrix, bundle.histories
+        found: Any
+        if self.of == "factors":
+            found, told = fewer_factors(*given, self._chosen)
+        else:
+            found, told = item_factors(*given, self.rank, self.error, seed)
+        return (found if scorer is matrix else replace(scorer, retrieve=found)), told

@@ -238,6 +238,19 @@ def test_items_by_items_of_a_low_rank_become_vectors(weighted, tmp_path):
     assert compress(small, ["index:ivf"]).lineage[-1]["recall@10"] >= 0.99
 
 
+def test_the_part_of_a_low_rank_is_cut_alone(tmp_path):
+    whole = item_item(False)
+    part = replace(whole.low_rank, factors=flat("wide u", N, 10, rank=3))
+    bundle = bundle_of(replace(whole, low_rank=part))
+    small = compress(bundle, ["low-rank:error=0.001,of=factors"])
+    assert small.scorer.weights is whole.weights
+    assert small.scorer.low_rank.factors.shape == (N, 3)
+    assert small.lineage[-1]["tables"] == {"factors": {"rank": 3, "of": 10, "error": 0.0}}
+    close(scores(small), scores(bundle))
+    small.save(tmp_path / "small")
+    np.testing.assert_array_equal(scores(Bundle.load(tmp_path / "small")), scores(small))
+
+
 def test_without_histories_single_items_tell_which_vectors():
     bundle = bundle_of(item_item(False))
     unknown = replace(bundle, histories=CSR.empty(USERS, N))
@@ -362,7 +375,7 @@ def test_a_vector_that_is_read_elsewhere_is_turned_at_its_end_alone():
         (lambda: LowRank(4, 0.1), "takes a rank or an error"),
         (lambda: LowRank(0), "rank is 0: expected at least 1"),
         (lambda: LowRank(error=1.0), "error is 1.0: expected a share between 0 and 1"),
-        (lambda: LowRank(4, of="all"), "low-rank of 'all': expected vectors or network"),
+        (lambda: LowRank(4, of="all"), "low-rank of 'all': expected vectors, factors or"),
     ],
 )
 def test_an_option_that_makes_no_sense_is_refused(make, words):
@@ -381,6 +394,17 @@ def popular():
         (popular, ["low-rank:3,of=network"], "^low-rank:3,of=network over a popular .* no network"),
         (FLAT["linear"], [f"low-rank:{D}"], r"^low-rank:12 leaves every direction .*items has 12"),
         (FLAT["linear"], ["quantize:int8", "low-rank:3"], "^low-rank:3 over items stored as int8"),
+        (lambda: item_item(False), ["low-rank:2,of=factors"], r"leaves every .*factors has 2"),
+        (
+            lambda: item_item(False),
+            ["quantize:int8", "low-rank:1,of=factors"],
+            "stored as int8: put",
+        ),
+        (
+            FLAT["linear"],
+            ["low-rank:3,of=factors"],
+            "over a factors scorer: it has no part of a low",
+        ),
         (lambda: item_item(False), ["low-rank:230"], "take fewer up to rank 2"),
     ],
 )
