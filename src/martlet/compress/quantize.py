@@ -10,10 +10,9 @@ from martlet.compress.transform import index_of
 from martlet.core import Dataset, Progress, SpecError
 from martlet.core.checks import settle
 from martlet.scorers.bundle import Bundle
-from martlet.scorers.storages import Storage, storage_of
+from martlet.scorers.storages import storage_of
 from martlet.scorers.table import Table
 
-_SPARSE = ("fp16", "int8")  # what entries with a place of 32 bits each are stored in
 _GROUPED = ("int4", "int2")
 _FAMILIES = ("fp16", "bf16", "int8", *_GROUPED, "pq")
 _EXPECTED = "expected quantize:fp16, :bf16, :int8, :int4, :int2 or such as :pq:16x8"
@@ -82,6 +81,11 @@ class Quantize:
         return f"{self.storage}{per}{'-affine' if self.affine else ''}{group}"
 
     @property
+    def _of_entries(self) -> str:
+        """How the entries of sparse tables are stored."""
+        return "fp16" if self.storage in ("fp16", "bf16") else "int8"
+
+    @property
     def label(self) -> str:
         """The text that ``parse`` reads the transform from."""
         own = [] if self.per == "row" else [f"per={self.per}"]
@@ -101,8 +105,8 @@ class Quantize:
 
         Raises:
             SpecError: the bundle has an index, its tables are that small already, none would take
-                fewer bytes, a sparse one has no such storage, a value does not fit, or ranges are
-                to be calibrated and there is no dataset or no product to calibrate them for.
+                fewer bytes, all are sparse and have no such storage, a value does not fit, or
+                ranges are to be calibrated without a dataset or a product to calibrate them for.
         """
         scorer = bundle.scorer
         if index_of(scorer) is not None:
@@ -114,8 +118,14 @@ class Quantize:
             from martlet.compress.quantize_network import quantize_network
 
             return quantize_network(self.label, bundle)
-        found = self._moments(bundle, dataset, seed)
         tables, names = dict(scorer.tables()), rows_of_things(bundle)
+        found = self._moments(bundle, dataset, seed)
+        sparse = [name for name in names if tables[name].sparse]
+        if sparse == names and sparse and self != Quantize(self._of_entries):
+            raise SpecError(
+                f"{self.label} over the sparse table {sparse[0]}: the place of an entry takes 32 "
+                "bits, so there is little to save on its value; expected quantize:fp16 or :int8"
+            )
         changed: dict[str, str] = {}
         for done, name in enumerate(names):
             if progress is not None:
@@ -154,28 +164,20 @@ class Quantize:
 
     def _smaller(self, name: str, table: Table, moment: Any) -> Table | None:
         """Return the table quantized, or None where it stays as it is."""
-        plain = self == Quantize(self.storage)
-        if table.sparse and not (plain and self.storage in _SPARSE):
-            raise SpecError(
-                f"{self.label} over the sparse table {name}: the place of an entry takes 32 bits, "
-                "so that there is little to save on its value; expected quantize:fp16 or :int8"
-            )
-        if table.kind.bits <= _kind(table, self.stored_as).bits:
+        wanted = self._of_entries if table.sparse else self.stored_as
+        kind = storage_of(f"csr-{wanted}" if table.sparse else wanted)
+        if table.kind.bits <= kind.bits:
             return None
         if self.storage in _GROUPED and table.shape[1] == 1:
             return None  # a scale a value
-        pays = getattr(_kind(table, self.stored_as), "pays", None)
+        pays = getattr(kind, "pays", None)
         if pays is not None and not pays(table):
             return None
         try:
-            smaller = table.to(self.stored_as, moment)
+            smaller = table.to(wanted, moment)
         except SpecError as error:
             raise SpecError(f"{self.label} does not fit table {name}: {error}") from error
         return smaller if smaller.nbytes < table.nbytes else None
-
-
-def _kind(table: Table, storage: str) -> Storage:
-    return storage_of(f"csr-{storage}" if table.sparse else storage)
 
 
 def rows_of_things(bundle: Bundle) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,11 @@ from martlet.kernels.parallel import spread
 from martlet.kernels.select import offer, pop_all
 
 F32 = NDArray[np.float32]
+Rows = Callable[[Any], F32]
 TILE = 8  # queries that share one reading of the low-rank table; each always sits in a full tile
 _NO_SCALE = np.empty(0, np.float32)
 _ALL = np.empty(0, np.bool_)
+_DECODED = 1 << 20  # values of U that are decoded at a time: 4 MB
 _GRAIN = 256  # items that are worth a thread, and a buffer of n totals
 
 
@@ -129,7 +132,7 @@ def topk_item_item(
     allow: NDArray[np.bool_] | None = None,
     *,
     scale: F32 | None = None,
-    low_rank: tuple[NDArray[Any], F32, F32] | None = None,
+    low_rank: tuple[NDArray[Any] | Rows, F32, F32] | None = None,
     num_threads: int = 1,
 ) -> tuple[NDArray[np.int32], F32]:
     """Return the k best items of each history: score = h S + ((h * left) U) U^T * right.
@@ -144,7 +147,8 @@ def topk_item_item(
         hidden: (B x n) CSR of items not to show.
         allow: (n,) bool of the items that may be shown, or None.
         scale: (n,) float32, what the codes of each row of S count; None for float32 values.
-        low_rank: U (n, r) float32 or int8, left (n,) and right (n,) float32; or None.
+        low_rank: U (n, r) float32 or int8, or a function from row numbers or a slice to float32
+            rows of it, which are then asked for block by block; left (n,) and right (n,) float32.
         num_threads: threads over tiles of queries.
 
     Returns:
@@ -157,19 +161,40 @@ def topk_item_item(
     mine, sparse, hide = parts(history), parts(weights), parts(hidden)[:2]
     if low_rank is None:
         low_rank = np.empty((n, 0), sparse[2].dtype), _NO_SCALE, _NO_SCALE
-    u, left, right = (frozen(array) for array in low_rank)
+    u, left, right = low_rank[0], frozen(low_rank[1]), frozen(low_rank[2])
     codes, shown = frozen(_NO_SCALE if scale is None else scale), frozen(_ALL)
     if allow is not None:
         shown = frozen(np.ascontiguousarray(allow))
 
     def tiles(start: int, stop: int) -> None:
-        _topk(
-            mine, sparse, codes, u, left, right, hide, shown,
-            rows, scores, start * TILE, min(stop * TILE, size),
-        )  # fmt: skip
+        for first in range(start * TILE, min(stop * TILE, size), TILE):
+            last = min(first + TILE, size)
+            total = np.zeros((TILE, n), np.float32)
+            _add_sparse(mine, sparse, codes, first, last, total)
+            if callable(u):
+                _add_rows(mine, u, left, right, first, last, total)
+            elif u.shape[1]:
+                z = np.zeros((TILE, u.shape[1]), np.float32)
+                _project(mine, mine[1], frozen(u), left, first, last, z)
+                _add_low_rank(total, 0, z, frozen(u), right)
+            _select(total, hide, shown, rows, scores, first, last)
 
     spread(tiles, -(-size // TILE), num_threads)
     return rows, scores
+
+
+def _add_rows(
+    mine: tuple[Any, ...], rows_of: Rows, left: Any, right: Any, first: int, last: int, total: F32
+) -> None:
+    """Add the low-rank part of a tile, from rows that are decoded some at a time."""
+    low, high = mine[0][first], mine[0][last]
+    wide = rows_of(mine[1][low:high])
+    z = np.zeros((TILE, wide.shape[1]), np.float32)
+    at = np.arange(-low, len(mine[1]) - low, dtype=np.int32)
+    _project(mine, frozen(at), frozen(wide), left, first, last, z)
+    step = max(1, _DECODED // max(1, wide.shape[1]))
+    for start in range(0, total.shape[1], step):
+        _add_low_rank(total, start, z, frozen(rows_of(slice(start, start + step))), right)
 
 
 def frozen(array: NDArray[Any]) -> NDArray[Any]:
@@ -196,49 +221,51 @@ def topk_item_item_reference(
 # Sums may be reassociated and fused, the same way for every query; NaN and infinity keep their
 # meaning, for they are what the selection drops.
 @njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz"}, error_model="numpy")
-def _topk(
-    history: Any, weights: Any, scale: Any, u: Any, left: Any, right: Any, hidden: Any,
-    allow: Any, rows: Any, scores: Any, begin: int, end: int,
-) -> None:  # fmt: skip
-    """Fill the lists of queries ``begin:end``, a tile at a time."""
-    k = rows.shape[1]
-    n, rank = u.shape
-    total = np.empty((TILE, n), np.float32)
-    z = np.empty((TILE, rank), np.float32)
-    for start in range(begin, end, TILE):
-        stop = min(end, start + TILE)
-        total[:] = 0
-        z[:] = 0
-        for q in range(start, stop):
-            mine, own = total[q - start], z[q - start]
-            for a in range(history[0][q], history[0][q + 1]):
-                j, w = history[1][a], history[2][a]
-                step = w * scale[j] if len(scale) else w
-                for b in range(weights[0][j], weights[0][j + 1]):
-                    mine[weights[1][b]] += step * np.float32(weights[2][b])
-                if rank:
-                    step = w * left[j]
-                    for d in range(rank):
-                        own[d] += step * np.float32(u[j, d])
-        if rank:
-            _add_low_rank(total, z, u, right)
-        for q in range(start, stop):
-            mine = total[q - start]
-            for a in range(hidden[0][q], hidden[0][q + 1]):
-                mine[hidden[1][a]] = -np.inf
-            found, worst = np.int64(0), np.float32(-np.inf)
-            for i in range(n):
-                if mine[i] < worst:
-                    continue
-                if mine[i] > -np.inf and (len(allow) == 0 or allow[i]):
-                    found = offer(scores[q], rows[q], found, mine[i], np.int32(i))
-                    worst = scores[q, 0] if found == k else worst
-            pop_all(scores[q], rows[q], found)
+def _add_sparse(history: Any, weights: Any, scale: Any, first: int, last: int, total: Any) -> None:
+    """Add what the entries of S say to the (TILE, n) totals of queries ``first:last``."""
+    for q in range(first, last):
+        mine = total[q - first]
+        for a in range(history[0][q], history[0][q + 1]):
+            j, w = history[1][a], history[2][a]
+            step = w * scale[j] if len(scale) else w
+            for b in range(weights[0][j], weights[0][j + 1]):
+                mine[weights[1][b]] += step * np.float32(weights[2][b])
+
+
+@njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz"}, error_model="numpy")
+def _project(history: Any, at: Any, u: Any, left: Any, first: int, last: int, z: Any) -> None:
+    """Add (h * left) U to ``z`` (TILE, r); entry a of the histories has row ``at[a]`` of ``u``."""
+    for q in range(first, last):
+        own = z[q - first]
+        for a in range(history[0][q], history[0][q + 1]):
+            step, row = history[2][a] * left[history[1][a]], at[a]
+            for d in range(u.shape[1]):
+                own[d] += step * np.float32(u[row, d])
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _select(
+    total: Any, hidden: Any, allow: Any, rows: Any, scores: Any, first: int, last: int
+) -> None:
+    """Fill the lists of queries ``first:last`` from their totals."""
+    k, n = rows.shape[1], total.shape[1]
+    for q in range(first, last):
+        mine = total[q - first]
+        for a in range(hidden[0][q], hidden[0][q + 1]):
+            mine[hidden[1][a]] = -np.inf
+        found, worst = np.int64(0), np.float32(-np.inf)
+        for i in range(n):
+            if mine[i] < worst:
+                continue
+            if mine[i] > -np.inf and (len(allow) == 0 or allow[i]):
+                found = offer(scores[q], rows[q], found, mine[i], np.int32(i))
+                worst = scores[q, 0] if found == k else worst
+        pop_all(scores[q], rows[q], found)
 
 
 @njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz"})
-def _add_low_rank(total: Any, z: Any, u: Any, right: Any) -> None:
-    """Add right * (U z) to the totals of a tile; eight sums share each reading of U."""
+def _add_low_rank(total: Any, start: int, z: Any, u: Any, right: Any) -> None:
+    """Add right * (U z) of items ``start ...`` to a tile; eight sums share each reading of U."""
     n, rank = u.shape
     for i in range(n):
         s0 = s1 = s2 = s3 = s4 = s5 = s6 = s7 = np.float32(0)
@@ -252,11 +279,11 @@ def _add_low_rank(total: Any, z: Any, u: Any, right: Any) -> None:
             s5 += v * z[5, d]
             s6 += v * z[6, d]
             s7 += v * z[7, d]
-        total[0, i] += right[i] * s0
-        total[1, i] += right[i] * s1
-        total[2, i] += right[i] * s2
-        total[3, i] += right[i] * s3
-        total[4, i] += right[i] * s4
-        total[5, i] += right[i] * s5
-        total[6, i] += right[i] * s6
-        total[7, i] += right[i] * s7
+        total[0, start + i] += right[start + i] * s0
+        total[1, start + i] += right[start + i] * s1
+        total[2, start + i] += right[start + i] * s2
+        total[3, start + i] += right[start + i] * s3
+        total[4, start + i] += right[start + i] * s4
+        total[5, start + i] += right[start + i] * s5
+        total[6, start + i] += right[start + i] * s6
+        total[7, start + i] += right[start + i] * s7

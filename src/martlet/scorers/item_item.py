@@ -101,8 +101,8 @@ class ItemItem:
             score = np.bincount(col, weight[row] * part, len(items))
             if self._low_rank is not None:
                 u, left, right = self._low_rank
-                vector = np.einsum("h,hr->r", weight * left[mine], u[mine].astype(np.float32))
-                score += right[items] * np.einsum("cr,r->c", u[items].astype(np.float32), vector)
+                vector = np.einsum("h,hr->r", weight * left[mine], _rows(u, mine))
+                score += right[items] * np.einsum("cr,r->c", _rows(u, items), vector)
             scores[query] = np.where(asked < 0, -np.inf, score[place])
         return scores
 
@@ -191,8 +191,8 @@ class ItemItem:
         parts[row, col] = part
         if self._low_rank is not None:
             u, left, right = self._low_rank
-            mine = u[history].astype(np.float32) * left[history, None]
-            parts += (mine @ u[items].astype(np.float32).T) * right[items]
+            mine = _rows(u, history) * left[history, None]
+            parts += (mine @ _rows(u, items).T) * right[items]
         return parts
 
     def _sparse_parts(
@@ -218,13 +218,21 @@ class ItemItem:
         return codes, arrays["scale"]
 
     @cached_property
-    def _low_rank(self) -> tuple[NDArray[Any], F32, F32] | None:
-        """U in float32 or int8 codes, and the scales of its rows, those of the codes included."""
+    def _low_rank(self) -> tuple[Any, F32, F32] | None:
+        """U in float32 or int8 codes, and the scales of its rows, those of the codes included.
+
+        Of another storage U is a function that gives rows of it.
+        """
         if self.low_rank is None:
             return None
         u = self.low_rank.factors
         left, right = (side.dense()[:, 0] for side in (self.low_rank.left, self.low_rank.right))
         if u.storage != "int8":
-            return u.dense(), left, right
+            return u.dense() if u.storage == "fp32" else u.rows, left, right
         scale: Any = u.arrays["scale"]
         return u.values, left * scale, right * scale
+
+
+def _rows(u: Any, at: NDArray[np.integer]) -> F32:
+    """Return float32 rows of a matrix or of what gives its rows."""
+    return u(at) if callable(u) else u[at].astype(np.float32)  # type: ignore[no-any-return]

@@ -148,6 +148,11 @@ def test_a_sparse_table_is_stored_in_int8_by_row_alone(bundle):
     of_items = bundle.then(ItemItem(sparse), {"spec": "items"})
     small = compress(of_items, ["quantize:int8"])
     assert small.scorer.weights.storage == "csr-int8"
+    ones = Table.of(np.ones(len(bundle.items)))
+    u = Table.of(rng(0, "beside").normal(size=(len(bundle.items), D)))
+    both = of_items.then(ItemItem(sparse, LowRank(u, ones, ones)), {"spec": "both"})
+    beside = compress(both, ["quantize:int4,affine=yes"]).lineage[-1]["tables"]
+    assert beside == {"weights": "csr-int8", "factors": "int4-affine"}
     for text in ("quantize:int4", "quantize:bf16", "quantize:int8,affine=yes"):
         with pytest.raises(SpecError, match=f"^{text} over the sparse table weights: the place"):
             compress(of_items, [text])
