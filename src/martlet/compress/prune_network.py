@@ -72,9 +72,8 @@ def prune_network(
         SpecError: no network, nothing of the kind in it, tables that are not as they were trained,
             an index, or a dataset that is missing or of other users and items.
     """
-    spec = _restorable(label, bundle)
-    _check_data(label, schedule, bundle, dataset)
-    network = spec.restore(bundle)
+    spec, network = _restored(label, bundle, dataset)
+    _check_data(label, schedule, dataset)
     sizes = _sizes(label, bundle, network.core, what)
     found = bundle
     for step in range(1, schedule.steps + 1):
@@ -92,8 +91,8 @@ def prune_network(
     return bundle.then(found.scorer, line)
 
 
-def _restorable(label: str, bundle: Bundle) -> Any:
-    """Return the spec of a bundle whose network may be pruned."""
+def _restored(label: str, bundle: Bundle, dataset: Dataset | Tabular | None) -> tuple[Any, Any]:
+    """Return the spec of a bundle whose network may be pruned, and that network."""
     from martlet.models.restore import spec_of
 
     scorer: Any = bundle.scorer
@@ -106,6 +105,10 @@ def _restorable(label: str, bundle: Bundle) -> Any:
         raise SpecError(f"{label} over a {scorer.kind} scorer: it has no network of parameters")
     try:
         spec = spec_of(bundle)
+        if isinstance(dataset, Dataset):
+            from martlet.train.transfer import check_same_rows
+
+            check_same_rows(bundle, dataset)
     except SpecError as error:
         raise SpecError(f"{label} does not apply: {error}") from error
     trained = {"fp32", getattr(spec, "storage", "fp32")}
@@ -115,22 +118,18 @@ def _restorable(label: str, bundle: Bundle) -> Any:
                 f"{label} after table {name} became {table.storage}: training would undo that; "
                 "prune first"
             )
-    return spec
+    try:
+        return spec, spec.restore(bundle)
+    except SpecError as error:
+        raise SpecError(f"{label} does not apply: {error}") from error
 
 
-def _check_data(
-    label: str, schedule: Schedule, bundle: Bundle, dataset: Dataset | Tabular | None
-) -> None:
-    if dataset is None:
-        if schedule.epochs or schedule.by == "gradient":
-            raise SpecError(
-                f"{label} learns from the data that the bundle was fitted on: give the dataset, or "
-                "epochs=0 and by=magnitude"
-            )
-    elif isinstance(dataset, Dataset):
-        from martlet.train.transfer import check_same_rows
-
-        check_same_rows(bundle, dataset)
+def _check_data(label: str, schedule: Schedule, dataset: Dataset | Tabular | None) -> None:
+    if dataset is None and (schedule.epochs or schedule.by == "gradient"):
+        raise SpecError(
+            f"{label} learns from the data that the bundle was fitted on: give the dataset, or "
+            "epochs=0 and by=magnitude"
+        )
 
 
 def _sizes(label: str, bundle: Bundle, core: nn.Module, what: What) -> dict[str, int]:

@@ -75,6 +75,13 @@ def fitted(data):
     return one
 
 
+@pytest.fixture(scope="module")
+def wide():
+    """A network whose vectors are worth cutting."""
+    spec = SASRec(**SEQUENCE | {"dim": 16}, heads=4)
+    return mt.fit(spec, ring(users=60, items=100, length=6), seed=0)
+
+
 def scores(bundle):
     users = bundle.users.names(range(len(bundle.users)))
     every = np.broadcast_to(np.arange(len(bundle.items), dtype=np.int32), (len(users), 12))
@@ -203,6 +210,31 @@ def test_order_is_kept(fitted):
     )
     with pytest.raises(SpecError, match="prune first, then index"):
         compress(indexed, ["prune:units,epochs=0"])
+
+
+@pytest.mark.parametrize("other", ["quantize:int8", "low-rank:4", "prune:dims", "index:exact-int8"])
+def test_what_follows_takes_the_smaller_network(other, wide):
+    both = compress(wide, ["prune:heads,epochs=0", other])
+    assert [line["transform"] for line in both.lineage[1:]] == ["prune:heads,epochs=0", other]
+    assert both.scorer.parameters["blocks.0.parts.weight"].shape == (24, 16)  # of three times 16
+    assert both.scorer.topk(both.queries(["1", "2"]), 3).item_row.shape == (2, 3)
+
+
+@pytest.mark.parametrize("other", ["quantize:int8", "low-rank:4", "prune:dims"])
+def test_what_training_would_undo_stands_behind(other, wide):
+    message = r"^prune:heads,epochs=0 .*(prune first|put prune:heads,epochs=0 first)"
+    with pytest.raises(SpecError, match=message):
+        compress(wide, [other, "prune:heads,epochs=0"])
+
+
+def test_a_network_that_was_edited_is_refused(fitted):
+    bundle = fitted("ncf")
+    parameters = {"strange": Table.of(np.ones((2, 2), np.float32))}
+    edited = replace(bundle, scorer=replace(bundle.scorer, parameters=parameters))
+    with pytest.raises(
+        SpecError, match=r"^prune:units,epochs=0 does not apply: .* of one network alone"
+    ):
+        compress(edited, ["prune:units,epochs=0"])
 
 
 def strange(lineage, parameters=True):
