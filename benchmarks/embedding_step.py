@@ -27,7 +27,7 @@ import numpy as np
 
 from _common import THREADS, Peer, interleave, options, peer_python, record, say, scratch, summary
 from martlet.core import rng
-from martlet.kernels import embedding
+from martlet.kernels import embedding, row_steps
 
 GOAL = 5.0
 DIM, FIELDS, RATE, EPS = 32, 10, 0.05, 1e-8
@@ -160,7 +160,7 @@ class Ours:
 
     def update(self, step: int) -> None:
         """Take the gradients of the batch back."""
-        embedding.adagrad(
+        row_steps.adagrad(
             self.table, self.squares, self.batch, self.work.gradients[step % GRADIENTS],
             step=step + 1, rate=RATE, eps=EPS, num_threads=int(THREADS),
         )  # fmt: skip

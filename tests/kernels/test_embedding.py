@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from martlet.core import DataError, rng
 from martlet.kernels import embedding as kernel
+from martlet.kernels import row_steps
 from martlet.kernels.embedding import Batch, EmbeddingTable, begin, lookup, merge
 
 N = 50
@@ -44,14 +45,14 @@ def stepped(rule, table, state, rows, gradients, threads=1, step=3):
     arrays = [array.copy() for array in state]
     table = EmbeddingTable(table.storage, table.values.copy(), table.scale.copy(), table.seed)
     batch = Batch.of(rows, len(table.values))
-    take = getattr(kernel, rule)
+    take = getattr(row_steps, rule)
     take(table, *arrays, batch, gradients, step=step, rate=0.05, num_threads=threads)
     return table, arrays
 
 
 def by_formula(rule, vectors, state, rows, gradients):
     further = {"step": 3} if rule == "adam" else {}
-    found = getattr(kernel, f"{rule}_reference")(
+    found = getattr(row_steps, f"{rule}_reference")(
         vectors, *state, rows, gradients, rate=0.05, **further
     )
     return found if state else (found,)
@@ -74,7 +75,7 @@ def test_rows_are_looked_up(storage, seed, size, d, kind):
 def test_a_given_array_is_filled(threads):
     vectors, rows, _ = draw(0, 200_000, 9)
     table, out = EmbeddingTable.of(vectors), np.empty((200_000, 9), np.float32)
-    assert out.size > 3 * kernel._GRAIN
+    assert out.size > 3 * kernel.GRAIN
     assert lookup(table, rows, out=out, num_threads=threads) is out
     assert np.array_equal(out, vectors[rows])
     out[:] = 0
@@ -137,7 +138,7 @@ def test_rows_that_are_not_named_rest(rule, storage):
 @pytest.mark.parametrize("rule", RULES)
 def test_threads_change_no_digit(rule, storage):
     vectors, rows, gradients = draw(3, 70_000, 17, num_rows=10_000)
-    assert rows.size * 17 > 2 * kernel._GRAIN
+    assert rows.size * 17 > 2 * kernel.GRAIN
     state = start(rule, vectors)
     (one, mine), (two, other) = (
         stepped(rule, EmbeddingTable.of(vectors, storage), state, rows, gradients, threads)
@@ -195,7 +196,7 @@ def test_small_steps_add_up(storage):
     gradients = np.zeros((2000, 4), np.float32)
     gradients[:, 1:] = -unit / 20
     for step in range(1, 101):
-        kernel.sgd(table, batch, gradients, step=step, rate=1.0)
+        row_steps.sgd(table, batch, gradients, step=step, rate=1.0)
     moved = (table.wide() - begin_at)[:, 1:] / unit
     assert abs(moved.mean() - 5) < 0.2
 

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from martlet.core import rng
 from martlet.kernels.embedding import EmbeddingTable
-from martlet.kernels.rows import chances_reference, round_reference
+from martlet.kernels.rounding import chances_reference, round_reference
 
 LOW = ("fp16", "bf16", "int8")
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from martlet.core import DataError
 from martlet.kernels.dots import _LINE, _LONG, _arrays, _ask, _load
 from martlet.kernels.jit import njit
-from martlet.kernels.rows import by_columns
+from martlet.kernels.lanes import by_columns
 
 Rows = NDArray[np.int32] | NDArray[np.int64]
 

@@ -20,6 +20,7 @@ from torch.autograd.function import once_differentiable
 
 from martlet.core import SpecError, check_counts, num_threads, rng
 from martlet.kernels import embedding as kernel
+from martlet.kernels import row_steps
 from martlet.kernels.embedding import Batch, EmbeddingTable, Storage
 from martlet.kernels.parallel import spread
 from martlet.scorers.table import Table, blocks
@@ -153,9 +154,9 @@ class Embedding(nn.Module):
         batch, gradients = self._merged()
         first, second = self.first.numpy(), self.second.numpy()
         rules: dict[str, tuple[Callable[..., None], tuple[Any, ...]]] = {
-            "sgd": (kernel.sgd, ()),
-            "adagrad": (kernel.adagrad, (second,)),
-            "adam": (kernel.adam, (first, second)),
+            "sgd": (row_steps.sgd, ()),
+            "adagrad": (row_steps.adagrad, (second,)),
+            "adam": (row_steps.adam, (first, second)),
         }
         take, moments = rules[self.optimizer]
         rate, threads = self.rate * share, num_threads()

@@ -13,6 +13,7 @@ from torch import nn
 
 from martlet.core import DataError, OutputError, SpecError, rng
 from martlet.kernels import embedding as kernel
+from martlet.kernels import row_steps
 from martlet.train import losses
 from martlet.train.embeddings import Embedding, size_of, tables_of
 from martlet.train.estimate import estimate
@@ -138,7 +139,7 @@ class TestStep:
             table.step(share=0.5)
             held = {"sgd": (), "adagrad": (second,), "adam": (first, second)}[optimizer]
             further = {"step": step} if optimizer == "adam" else {}
-            by_formula = getattr(kernel, f"{optimizer}_reference")
+            by_formula = getattr(row_steps, f"{optimizer}_reference")
             values = by_formula(before, *held, rows.ravel(), gradients, rate=0.15, **further)
             values = values[0] if held else values
             np.testing.assert_allclose(wide(table), values, rtol=2e-6, atol=2e-6)
