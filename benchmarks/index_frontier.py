@@ -17,14 +17,13 @@ import time
 from argparse import Namespace
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from _common import Peer, options, peer_python, record, say, scratch, summary
-
-os.environ["MARTLET_THREADS"] = "1"
+from _common import THREADS, Peer, options, peer_python, record, say, scratch, summary
 
 K, DIM, QUERIES = 10, 64, 500
 CLUSTERS = (1, 2, 4, 8, 16, 32, 64, 128)
@@ -42,6 +41,7 @@ LIBRARIES: dict[str, tuple[tuple[str, tuple[int, ...]], ...]] = {
     "usearch": (("f32", ROWS), ("f16", ROWS)),
 }
 OURS = (("exact-int8", (0,)), ("ivf", CLUSTERS), ("ivf-pq", CLUSTERS), ("hnsw", ROWS))
+LINKS = (16, 32)
 LEVELS = (0.9, 0.95, 0.99, 0.999)
 
 
@@ -75,14 +75,13 @@ def main() -> None:
     wanted = chosen.only.split(",") if chosen.only else ["ml-1m", "gowalla", "perturbed"]
     beside = chosen.libraries.split(",") if chosen.libraries else list(LIBRARIES)
     for task in [tiny(chosen.seed)] if chosen.tiny else tasks(chosen, wanted):
-        lines = [*ours(task, chosen)]
         python = None if chosen.tiny else peer_python("ann")
         if python is None:
             say("skipped: other libraries: .venv-peers/ann is not there, or the run is tiny")
-        else:
-            lines += peers(task, python, beside, chosen)
-        for line in lines:
+        lines = []
+        for line in chain(ours(task, chosen), peers(task, python, beside, chosen)):
             record("index_frontier", line, chosen)
+            lines.append(line)
         say(table(task.name, lines))
 
 
@@ -95,9 +94,11 @@ def ours(task: Task, chosen: Namespace) -> Iterator[dict[str, Any]]:
     for kind, depths in OURS:
         if not wanted_kind(chosen, kind):
             continue
+        os.environ["MARTLET_THREADS"] = THREADS  # to build
         begin = time.perf_counter()
         index = KINDS[kind].build(items)
         build_s = time.perf_counter() - begin
+        os.environ["MARTLET_THREADS"] = "1"
         for depth in depths:
             if depth > getattr(index, "deepest", 0):
                 continue
@@ -130,9 +131,11 @@ def asked(index: Any, task: Task, question: str) -> tuple[np.ndarray, float]:
 
 
 def peers(
-    task: Task, python: Path, libraries: list[str], chosen: Namespace
+    task: Task, python: Path | None, libraries: list[str], chosen: Namespace
 ) -> Iterator[dict[str, Any]]:
     """Yield a line for each library, setting and depth."""
+    if python is None:
+        return
     n = len(task.items)
     with ExitStack() as stack:
         folder = stack.enter_context(scratch())
@@ -143,11 +146,18 @@ def peers(
             for kind, depths in LIBRARIES[library]:
                 if not wanted_kind(chosen, kind):
                     continue
-                nlist = max(1, min(round(2 * n**0.5), n // 39))
-                clusters = depths is CLUSTERS
-                depths = [depth for depth in depths if not clusters or depth <= nlist]
-                setting = {"kind": kind, "nlist": nlist, "links": 16}
-                yield from sweep(task, peer, setting, depths, folder / "found.npy", chosen, library)
+                for setting in settings(kind, depths is CLUSTERS, n):
+                    within = [depth for depth in depths if depth <= setting["most"]]
+                    out = folder / "found.npy"
+                    yield from sweep(task, peer, setting, within, out, chosen, library)
+
+
+def settings(kind: str, clusters: bool, n: int) -> list[dict[str, Any]]:
+    """Return what a library's index is built with: two numbers of clusters, or of links."""
+    if not clusters:
+        return [{"kind": kind, "nlist": 0, "links": links, "most": n} for links in LINKS]
+    counts = {max(1, min(round(times * n**0.5), n // 39)) for times in (1, 4)}
+    return [{"kind": kind, "nlist": nlist, "links": 0, "most": nlist} for nlist in sorted(counts)]
 
 
 def sweep(
@@ -161,16 +171,17 @@ def sweep(
 ) -> Iterator[dict[str, Any]]:
     """Yield a line for each depth of one setting."""
     build_s = None
+    built = {name: setting[name] for name in ("kind", "nlist", "links")}
     for depth in depths:
 
         def ask(question: str, depth: int = depth) -> tuple[np.ndarray, float]:
             nonlocal build_s
             ks = task.depths(question)
-            told = peer.ask(**setting, depth=depth, ks=ks, out=str(out))
+            told = peer.ask(**built, depth=depth, ks=ks, out=str(out))
             build_s = told["build_s"] or build_s
             return np.load(out), told["us"]
 
-        line = measured(task, chosen, ask, library=library, depth=depth, **setting)
+        line = measured(task, chosen, ask, library=library, depth=depth, **built)
         yield line | {"build_s": build_s}
 
 

@@ -36,7 +36,7 @@ class Index:
 
     Attributes:
         kind: "ivf", "exact-int8", "ivf-pq" or "hnsw".
-        nlist: clusters; None takes about 2 sqrt(items).
+        nlist: clusters; None takes about sqrt(items).
         nprobe: clusters that are searched; None takes the fewest that do.
         recall: the least share of the exact ten best that must be found.
         loss: the largest share of NDCG@10 that may be lost; None goes by recall alone.

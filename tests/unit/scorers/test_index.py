@@ -328,8 +328,8 @@ def test_an_index_pays_where_much_is_allowed(items, ivf):
     assert not ivf.at(4).pays(0.1)
     assert ivf.at(25).pays(0.01)
     hnsw = built("hnsw", items).at(4)
-    assert hnsw.pays(0.5)
-    assert not hnsw.pays(0.1)
+    assert hnsw.pays(0.8)
+    assert not hnsw.pays(0.5)
 
 
 def test_clusters_are_of_near_vectors_and_none_is_left_empty():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import isqrt
+from math import sqrt
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,14 +22,14 @@ _ITERATIONS = 10
 def num_clusters(n: int, nlist: int | None) -> int:
     """Return how many clusters ``n`` items make where ``nlist`` is asked for.
 
-    None takes 2 sqrt(n), fewer where a cluster would be too small to learn: a search reads nlist
-    centres and n nprobe / nlist rows, and those two are then of one size.
+    None takes sqrt(n), fewer where a cluster would be too small to learn: more would cut the rows
+    scanned, but add centres and starts of runs, and take longer to learn.
 
     Raises:
         SpecError: more clusters than items, or fewer than one.
     """
     if nlist is None:
-        return max(1, min(isqrt(4 * n), n // POINTS))
+        return max(1, min(round(sqrt(n)), n // POINTS))
     if not 1 <= nlist <= n:
         raise SpecError(f"nlist is {nlist}: expected 1 to {n}, the number of items")
     return nlist

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _AGAIN = 2  # times as many as are asked for are scored again
 _BUILT_WITH = 80  # rows that the building walk keeps
-_ROWS_MET = 64  # allowed rows for each that is kept: with fewer a scan is faster
+_PART = 0.75  # of the items: where fewer are allowed, the walk misses too many of them
 _MOST_EF = 4096
 
 
@@ -38,8 +38,9 @@ class HNSW:
 
     The graph stands over codes of 8 bits a value; twice as many as are asked for are scored again
     from the item table. faiss builds the graph, by inner product, on one thread, for several would
-    give another each time. Items that may not be shown are walked through and not kept, so that a
-    filter only lengthens the walk; where few are allowed, the search is exact.
+    give another each time. Items that may not be shown are walked through and not kept, which
+    lengthens the walk. Links lead to items of large products, and to the others hardly: where fewer
+    than three quarters are allowed, the search is exact.
 
     **Source**: Malkov and Yashunin, "Efficient and robust approximate nearest neighbor search using
     Hierarchical Navigable Small World graphs" (2016).
@@ -104,8 +105,8 @@ class HNSW:
         return own + graph.offsets.nbytes + graph.neighbours.nbytes
 
     def pays(self, share: float) -> bool:
-        """Return whether there are 64 allowed items for each that the walk keeps."""
-        return share * self.items.shape[0] >= _ROWS_MET * self.ef
+        """Return whether at least three quarters of the items are allowed."""
+        return share >= _PART
 
     def search(
         self, vectors: F32, k: int, hidden: CSR | None = None, allow: Bools | None = None

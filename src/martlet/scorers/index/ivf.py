@@ -59,7 +59,7 @@ class IVF:
 
         Args:
             items: (n, d) item vectors, in any storage.
-            nlist: clusters; None takes 2 sqrt(n), less where one would be too small to learn.
+            nlist: clusters; None takes sqrt(n), less where one would be too small to learn.
             nprobe: clusters to search.
             seed: of the clustering; the same seed gives the same index.
 

@@ -60,7 +60,7 @@ class IVFPQ:
 
         Args:
             items: (n, d) item vectors, in any storage.
-            nlist: clusters; None takes 2 sqrt(n), less where one would be too small to learn.
+            nlist: clusters; None takes sqrt(n), less where one would be too small to learn.
             nprobe: clusters to search.
             refine: how many times more than asked for are scored again.
             seed: of the clustering; the same seed gives the same index.
