@@ -407,6 +407,11 @@ class TestEvents:
             replace(self.spec, rate=1e30, norm="none").fit(town)
 
 
+@pytest.fixture(scope="module")
+def crossed(town):
+    return mt.fit(TestPairs.spec, town, seed=0)
+
+
 class TestPairs:
     """Crosses of a user's column and an item's."""
 
@@ -416,10 +421,6 @@ class TestPairs:
         columns=plan,
         max_length=1,
     )
-
-    @pytest.fixture(scope="class")
-    def crossed(self, town):
-        return mt.fit(self.spec, town, seed=0)
 
     def test_a_pair_has_a_weight_of_its_own(self, crossed):
         scorer, layout = crossed.scorer, crossed.scorer.layout
