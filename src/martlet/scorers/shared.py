@@ -165,7 +165,7 @@ def shared_of(tables: Mapping[str, Table]) -> Quotient | Mixed:
 
 def _projected(narrow: F32, up: F32) -> F32:
     """Return the (n, d) product; a row has the same digits whatever stands beside it."""
-    found = narrow[:, :1] * up[0]
+    found: F32 = narrow[:, :1] * up[0]
     for number in range(1, len(up)):
         found += narrow[:, number : number + 1] * up[number]
     return found
