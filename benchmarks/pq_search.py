@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from _common import HERE, THREADS, Peer, data, interleave, options, record, say, scratch, summary
-from int8_search import factors, least_squares
+from int8_search import least_squares
 from martlet.core import rng
 from martlet.kernels.topk import topk_dot
 
@@ -55,22 +55,21 @@ def main() -> None:
 
 def write(folder: Path, chosen: argparse.Namespace) -> tuple[np.ndarray, np.ndarray]:
     """Write items, who asks, and the moment of the others; return the first two."""
-    items, queries = factors(chosen, 20_000 if chosen.tiny else 1_000_000)
-    others = training(chosen, queries)
-    moment = others.T @ others / len(others)
+    random = rng(chosen.seed, "pq_search", "factors")
+    if chosen.tiny:
+        decay = 0.9 ** np.arange(DIM)
+        users, few = (random.standard_normal((m, DIM)) * decay for m in (500, 300))
+    else:
+        users, few = least_squares(data(chosen.data, "ml-1m", "ratings.parquet"), random)
+    n = 20_000 if chosen.tiny else 1_000_000
+    noise = 0.3 * few.std(0) * random.standard_normal((n, DIM), dtype=np.float32)
+    items = (few[random.integers(len(few), size=n)] + noise).astype(np.float32)
+    order = random.permutation(len(users))
+    asking, others = users[order[: max(BATCHES)]], users[order[max(BATCHES) :]]
+    moment, queries = others.T @ others / len(others), asking.astype(np.float32)
     for name, array in (("items", items), ("queries", queries), ("moment", moment)):
         np.save(folder / f"{name}.npy", array)
     return items, queries
-
-
-def training(chosen: argparse.Namespace, asking: np.ndarray) -> np.ndarray:
-    """Return the vectors of all users but those that ask."""
-    random = rng(chosen.seed, "int8_search", "factors")
-    if chosen.tiny:
-        return random.standard_normal((500, DIM)) * 0.9 ** np.arange(DIM)
-    users, _ = least_squares(data(chosen.data, "ml-1m", "ratings.parquet"), random)
-    asks = (users.astype(np.float32)[:, None] == asking[None]).all(2).any(1)
-    return users[~asks]
 
 
 def build(name: str, folder: Path) -> dict[str, Any]:
