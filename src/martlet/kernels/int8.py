@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from martlet.core import CSR, best, num_threads
 from martlet.kernels.codes import GAIN, Codes
 from martlet.kernels.dots import ROWS, STEP, ask, dots, half_dots, join
+from martlet.kernels.floor import sift, threshold
 from martlet.kernels.jit import njit
 from martlet.kernels.parallel import spread
 from martlet.kernels.select import offer, pop_all
@@ -360,29 +361,6 @@ def shown(b: int, row: int, indptr: Any, indices: I32, allow: Any) -> bool:
         else:
             high = middle
     return bool(low == indptr[b + 1] or indices[low] != row)
-
-
-@njit(cache=True, nogil=True)
-def threshold(least: Any, full: bool, known: Any, slack: Any) -> Any:
-    """Return what an upper bound has to come up to: the floor of k rows met, or one known."""
-    return (max(least, known) if full else known) - slack
-
-
-@njit(cache=True, nogil=True)
-def sift(queries: I32, rows: I32, bounds: F32, floors: F32, filled: Any, slack: F32) -> Any:
-    """Drop what the floors have since ruled out, and make places where that is not much."""
-    k = floors.shape[1]
-    kept = 0
-    for at in range(len(rows)):
-        b = queries[at]
-        if filled[b] < k or bounds[at] >= floors[b, 0] - slack[b]:
-            queries[kept], rows[kept], bounds[kept] = b, rows[at], bounds[at]
-            kept += 1
-    if 2 * kept > len(rows):
-        more = np.empty(len(rows), np.int32)
-        queries, rows = np.concatenate((queries, more)), np.concatenate((rows, more))
-        bounds = np.concatenate((bounds, np.empty(len(bounds), np.float32)))
-    return queries, rows, bounds, kept
 
 
 @njit(cache=True, nogil=True, fastmath={"contract"}, error_model="numpy")

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 
 from martlet.core import CSR, num_threads
 from martlet.kernels.dots import ROWS, packed2_dots, packed4_dots
-from martlet.kernels.int8 import best_rows, shown, sift, threshold
+from martlet.kernels.floor import sift, threshold
+from martlet.kernels.int8 import best_rows, shown
 from martlet.kernels.jit import njit
 from martlet.kernels.packed import RUN_BYTES, Packed
 from martlet.kernels.parallel import spread

@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 
 from martlet.core import CSR, num_threads
 from martlet.kernels.codebooks import runs
-from martlet.kernels.int8 import best_rows, shown, sift, threshold
+from martlet.kernels.floor import sift, threshold
+from martlet.kernels.int8 import best_rows, shown
 from martlet.kernels.jit import njit
 from martlet.kernels.near import LANES, first_bit, near
 from martlet.kernels.parallel import spread
@@ -34,8 +35,8 @@ I32 = NDArray[np.int32]
 _TILE = 1 << 14  # bytes of codes that stay in the cache while every query is summed over them
 _GRAIN = 1 << 22  # bytes of codes, once for each query, that are worth a thread
 _PIECES = 2  # ranges a thread, so that a thread that is held up does not hold up the answer
-_SAMPLE = 2048  # rows that give a first floor under the answer
-_SPARSE = 16  # times as many rows as in the sample, or there is none
+_SAMPLE = 2048  # rows, or 8 k, that give a first floor under the answer
+_SHARE = 8  # of the rows at most one in so many is in the sample
 _FIRST = 4096  # places for what may be in the answer, before more are made
 _ROUNDING = 2.0**-23  # of a float32 sum, a term
 _LARGEST = 1e37  # beyond it a sum of float32 is not to be trusted
@@ -248,8 +249,7 @@ def _prepare(
     ``floor`` is the k-th largest sum of some rows or -inf, ``top`` no sum is above, and ``small``
     holds how far an entry lies below the largest of its table, in ``step``, rounded down.
     """
-    sample: int = max(_SAMPLE, 8 * k)
-    blocks = sample // LANES if n >= _SPARSE * sample else 0
+    blocks = min(max(_SAMPLE, 8 * k), n // _SHARE) // LANES
     scores, rows = np.empty(k, np.float32), np.empty(k, np.int32)
     sums, best = np.empty(LANES, np.float32), np.empty(lut.shape[1], np.float32)
     for b in range(start, stop):

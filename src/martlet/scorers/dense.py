@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 F32 = NDArray[np.float32]
 
 _BLOCK_VALUES = 1 << 20  # 4 MB once widened
+_MANY = 1 << 13  # halves that are worth the kernel; a single column is not worth loading it
 _LARGEST_BF16 = np.float32(255 * 2.0**120)
 
 
@@ -60,11 +61,16 @@ class Dense:
 
     def rows(self, table: Table, at: At) -> F32:
         """Return the (len(at), d) float32 rows; a slice of fp32 shares the table's memory."""
+        values = table.values[at]
         if self.family == "bf16":
             from martlet.kernels.half import from_bf16
 
-            return from_bf16(table.values[at])
-        return table.values[at].astype(np.float32, copy=False)  # type: ignore[no-any-return]
+            return from_bf16(values)
+        if self.family == "fp16" and values.shape[1] > 1 and values.size >= _MANY:
+            from martlet.kernels.half import widen
+
+            return widen(values, 0, values.shape[1])
+        return values.astype(np.float32, copy=False)  # type: ignore[no-any-return]
 
     def encode(self, table: Table, moment: Any = None) -> dict[str, Array]:
         """Return the values, rounded to nearest. O(n d).

@@ -66,6 +66,13 @@ def test_every_storage_keeps_rows_and_finds_the_best_by_them(storage, tmp_path):
     assert np.array_equal(scores, best[1])
 
 
+def test_many_halves_are_widened_to_what_few_are():
+    table = Table.of(rng(4, "many").normal(size=(500, 40))).to("fp16")
+    few = np.concatenate([table.rows(slice(at, at + 100)) for at in range(0, 500, 100)])
+    assert np.array_equal(table.dense(), few)
+    assert np.array_equal(table.rows(np.arange(499, -1, -1)), few[::-1])
+
+
 @pytest.mark.parametrize("storage", [name for name in DENSE if name.startswith("int")])
 def test_calibrated_ranges_err_less_on_the_products_they_are_for(storage):
     random = rng(3, "moment")
