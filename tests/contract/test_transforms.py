@@ -270,9 +270,13 @@ def test_the_same_seed_gives_the_same_bundle(bundle, compressed, transform):
     assert compress(bundle, [transform]).id == compressed.id
 
 
+# One strength of a low rank stands for both: a pair of transforms is tried over every scorer.
+COMPOSED = [transform for transform in TRANSFORMS if transform != LOW_RANK[1]]
+
+
 @pytest.mark.parametrize("kind", SCORERS)
-@pytest.mark.parametrize("transform", TRANSFORMS)
-@pytest.mark.parametrize("first", TRANSFORMS)
+@pytest.mark.parametrize("transform", COMPOSED)
+@pytest.mark.parametrize("first", COMPOSED)
 def test_it_composes_with_every_other_or_refuses_by_name(first, transform, kind):
     bundle = bundle_of(SCORERS[kind]())
     steps = [first, transform]
