@@ -44,6 +44,12 @@ def fit(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the checkpoint in --run.")
     ] = False,
+    every_steps: Annotated[
+        int, typer.Option(help="A checkpoint after so many steps; 0 counts none.", min=0)
+    ] = 0,
+    every_minutes: Annotated[
+        float, typer.Option(help="A checkpoint after so many minutes; 0 counts none.", min=0)
+    ] = 5.0,
     watch: Annotated[
         list[str], repeated("--watch", metavar="NAME", help="tensorboard or mlflow, beside --run")
     ],
@@ -73,8 +79,10 @@ def fit(
     start = time.perf_counter()
     with progress(quiet=json_) as note:
         stepwise = run is not None or "run" in accepts(one)
-        watched = tuple(watch)
-        kept = Run(run, resume=resume, progress=note, watch=watched) if stepwise else None
+        kept = None
+        if stepwise:
+            often_s = 60 * every_minutes
+            kept = Run(run, resume, every_steps, often_s, progress=note, watch=tuple(watch))
         bundle = fit_spec(one, data, seed=seed, init=first, teacher=master, run=kept)
     train_s = time.perf_counter() - start
     bundle.save(out)
@@ -127,7 +135,7 @@ def compress(
     config: Config = None,
     json_: Json = False,
 ) -> None:
-    """Make a bundle smaller or faster, and say what that costs in quality.
+    """Make a bundle smaller or faster; tell what that loses.
 
     With --max-loss, exits with 1 and saves nothing where the bound is broken or unresolved.
     """
