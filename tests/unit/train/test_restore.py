@@ -92,8 +92,6 @@ def test_labelled_rows_are_taken_up_too():
     again = spec.export(spec.restore(bundle), bundle)
     columns = rows.test.columns
     np.testing.assert_array_equal(again.predict(columns), bundle.scorer.predict(columns))
-    with pytest.raises(SpecError, match="it reads other columns"):
-        mt.fit(spec, labelled((150, 60, 60)), init=bundle)
 
 
 @pytest.mark.parametrize(
@@ -118,9 +116,12 @@ def test_a_bundle_of_another_spec_is_refused(spec, start, message, fitted):
         spec.restore(fitted(start))
 
 
-@pytest.mark.parametrize("name", ["neumf", "dlrm"])
-def test_a_start_from_other_rows_is_refused(name, fitted):
-    with pytest.raises(SpecError, match=r"has other (users|items) than the dataset"):
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("neumf", "has other users than the dataset"), ("dlrm", "start from the same rows alone")],
+)
+def test_a_start_from_other_rows_is_refused(name, message, fitted):
+    with pytest.raises(SpecError, match=message):
         mt.fit(TRAINED[name], ring(users=50, items=11, length=6), init=fitted(name))
 
 
