@@ -2,12 +2,13 @@
 
 iALS, GFCF, two-tower, SASRec and NeuMF on ml-1m cut by time and on Beauty (the last event of a user
 is the test, the one before it the validation), with the settings of ``families.py`` and
-``next_item_quality.py``. Each bundle is swept on the validation part: every transform of
-``martlet.compress.grid``, every pair, and the longer compositions below. The chosen one, of the
+``next_item_quality.py``. Each bundle is swept on the validation part: the transforms of
+``martlet.compress.grid``, their pairs, and the longer compositions below. The chosen one, of the
 smallest tables whose loss of NDCG@10 is under 1% by the bound (corrected for all candidates), is
-then measured on the test part, once; so is the smallest that loses under 1% in the mean. Bundles and what was measured are kept in
-``.venv-peers/compression``, so that a run that was stopped goes on; ``--only ml-1m/ials`` takes
-one, ``--only million`` the large catalogue, ``--table`` prints the newest lines.
+then measured on the test part, once; so is the smallest that loses under 1% in the mean. Bundles
+and what was measured are kept in ``.venv-peers/compression``, so that a run that was stopped goes
+on; ``--only ml-1m/ials`` takes one, ``--only million`` the large catalogue, ``--table`` prints the
+newest lines.
 
 The large catalogue is 1,000,000 items: the products of Beauty by iALS and editions of them, vectors
 with noise of a quarter of their own length. So each product has some 80 rivals close to it. Neither
