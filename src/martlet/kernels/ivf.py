@@ -271,17 +271,28 @@ def _score(codes: I8, scale: F32, z: Any, cut: Any, total: I32, score: F32) -> A
 
 @njit(cache=True, nogil=True, fastmath={"contract"}, error_model="numpy")
 def _rescore(vectors: F32, values: F32, found: I32, rows: I32, scores: F32) -> None:
-    """Fill the lists; products are summed over the features as in ``topk_dot``."""
-    for b in range(len(found)):
+    """Fill the lists; products are summed over the features as in ``topk_dot``.
+
+    Four rows at a time: each sum waits for its own last addition.
+    """
+    size, m = found.shape
+    at, total = np.zeros(4, np.int64), np.zeros(4, np.float32)
+    for b in range(size):
         filled = np.int64(0)
-        for row in found[b]:
-            if row < 0:
-                continue
-            total = np.float32(0)
-            for j in range(values.shape[1]):
-                total = total + vectors[b, j] * values[row, j]
-            if total > -np.inf:
-                filled = offer(scores[b], rows[b], filled, total, row)
+        for first in range(0, m, 4):
+            for i in range(4):
+                at[i] = max(found[b, min(first + i, m - 1)], 0)
+            a0, a1, a2, a3 = np.uint64(at[0]), np.uint64(at[1]), np.uint64(at[2]), np.uint64(at[3])
+            t0, t1, t2, t3 = np.float32(0), np.float32(0), np.float32(0), np.float32(0)
+            for j in range(np.uint64(values.shape[1])):
+                v = vectors[b, j]
+                t0, t1 = t0 + v * values[a0, j], t1 + v * values[a1, j]
+                t2, t3 = t2 + v * values[a2, j], t3 + v * values[a3, j]
+            total[0], total[1], total[2], total[3] = t0, t1, t2, t3
+            for i in range(min(4, m - first)):
+                row = found[b, first + i]
+                if row >= 0 and total[i] > -np.inf:
+                    filled = offer(scores[b], rows[b], filled, total[i], row)
         pop_all(scores[b], rows[b], filled)
         for place in range(filled, len(rows[b])):
             rows[b, place], scores[b, place] = -1, -np.inf
