@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from martlet.core import CSR
-from martlet.kernels.half import from_bf16, to_bf16
+from martlet.kernels.half import from_bf16, to_bf16, widen_bf16
 from martlet.kernels.packed import Layout, Packed
 from martlet.kernels.packed_scan import ask, topk_packed, topk_packed_reference
 from martlet.kernels.topk import topk_dot
@@ -146,3 +146,12 @@ def test_bfloat16_is_the_nearest(value):
     off = np.abs(near.astype(np.float64) - exact)
     assert off[1] <= min(off[0], off[2])
     assert np.isnan(from_bf16(to_bf16(np.array([np.nan], np.float32))))[0]
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 9), st.integers(0, 70), st.integers(0, 70), st.integers(0, 9))
+def test_columns_of_bfloat16_are_widened_exactly(d, start, width, seed):
+    bits = np.random.default_rng(seed).integers(0, 1 << 16, (d, start + width + 3), np.uint16)
+    found = widen_bf16(bits, start, start + width)
+    wanted = from_bf16(bits[:, start : start + width])
+    assert np.array_equal(found.view(np.uint32), wanted.view(np.uint32))
