@@ -216,6 +216,11 @@ class FieldModel(Noise, ABC):
     def _source(self, dataset: Dataset | Tabular, seed: int) -> Rows | Events:
         kind = Rows if isinstance(dataset, Tabular) else Events
         source = kind(self, dataset, seed)  # type: ignore[arg-type]
+        if not source.layout.num_vectors:
+            raise SpecError(
+                "all columns are numbers, and no field has a vector: name one as a Category, a "
+                "Bucket or a Hashed in columns"
+            )
         if source.layout.num_crossed and not self.has_wide:
             raise SpecError(
                 f"{type(self).__name__} has no weights for crossed columns: leave them out, or "

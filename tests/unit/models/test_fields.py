@@ -125,6 +125,10 @@ class TestRows:
         with pytest.raises(SpecError, match=f"{family.__name__} has no weights for crossed"):
             family(columns=plan).fit(chequered(), seed=0)
 
+    def test_numbers_alone_are_refused(self):
+        with pytest.raises(SpecError, match="all columns are numbers, and no field has a vector"):
+            DeepFM(columns=(Numeric("size"),)).fit(chequered(100))
+
     def test_what_weighs_nothing_teaches_nothing(self, rows):
         train = rows.train
         spoilt = np.arange(len(train)) % 3 == 0
