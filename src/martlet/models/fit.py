@@ -6,7 +6,7 @@ import importlib.metadata
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, is_dataclass
 from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
@@ -58,6 +58,7 @@ def fit(
     from martlet.scorers.bundle import Bundle
     from martlet.scorers.registry import context_of
 
+    _check_kinds(spec, dataset)
     if isinstance(dataset, Tabular) and not getattr(spec, "takes_rows", False):
         raise SpecError(
             f"{name_of(spec)} learns from events of users and items, and cannot learn from "
@@ -78,8 +79,12 @@ def fit(
     for name in given:
         if name not in accepts(spec):
             raise SpecError(
-                f"{name_of(spec)} takes no {name}: it is fitted at once, from the train part alone"
+                f"{name_of(spec)} takes no {name}: leave it out, or fit a model that does, as "
+                "sasrec"
             )
+    for one in (init, teacher):
+        if one is not None and not isinstance(one, Bundle):
+            raise SpecError(f"{one!r:.80} is no bundle: expected what fit or load returns")
     if isinstance(seed, bool) or not isinstance(seed, Integral) or not 0 <= seed < 2**63:
         raise SpecError(f"seed is {seed!r}: expected a whole number, from 0 to 2^63 - 1")
     seed = int(seed)
@@ -116,6 +121,19 @@ def fit(
             if name in dataset.user_table
         },
     )
+
+
+def _check_kinds(spec: Any, dataset: Any) -> None:
+    """Refuse what is something else altogether.
+
+    Raises:
+        SpecError: no spec.
+        DataError: no dataset.
+    """
+    if isinstance(spec, type) or not is_dataclass(spec):
+        raise SpecError(f"the spec is {spec!r}: expected hyper-parameters, such as IALS(dim=64)")
+    if not isinstance(dataset, Dataset | Tabular):
+        raise DataError(f"the dataset is {dataset!r:.80}: expected what prepare or load returns")
 
 
 @contextmanager

@@ -21,7 +21,7 @@ PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float
 
 _LOSS, _GRADIENT = 0.01, 0.1  # largest difference from fp32, as a share: of the loss, of the norm
 _GAIN = 0.9  # of the time of fp32, at most: what saves less is not worth fewer bits
-_TIMED = 3
+_TIMED, _ROUNDS = 3, 5  # batches, and how often each is run
 _TRIED_SCALE = 2.0**10
 _FIRST_SCALE, _LAST_SCALE = 2.0**16, 2.0**24
 _PATIENCE = 1000  # steps without an overflow after which the scale doubles
@@ -32,7 +32,7 @@ class Choice(NamedTuple):
 
     Attributes:
         precision: "fp32", "bf16" or "fp16".
-        ms: of a forward and backward pass, the median, by precision.
+        ms: of a forward and backward pass, a mean over batches of the fastest, by precision.
         loss: share by which the loss differs from that of fp32.
         gradient: norm of the gradient's difference, as a share of that of fp32.
     """
@@ -63,18 +63,18 @@ def choose(task: Task) -> Choice:
     network, device = task.network.train(), device_of_network(task.network)
     held = {name: b.clone() for name, b in network.named_buffers() if not _of_table(network, name)}
     batches = [task.take(batch, 0) for batch in task.batches(0)[:_TIMED]]
-    found = {name: _tried(task, batches, name, device) for name in PRECISIONS}
+    found = {name: _tried(task, batches[0], name, device) for name in PRECISIONS}
+    ms = _timed(task, batches, device)
     network.zero_grad(set_to_none=True)
     network.load_state_dict(held, strict=False)
     plain, best = found["fp32"], "fp32"
     loss = {name: _share(one.loss - plain.loss, plain.loss) for name, one in found.items()}
     gradient = {name: _difference(one, plain) for name, one in found.items()}
-    for name, one in found.items():
+    for name in PRECISIONS:
         keeps = loss[name] <= _LOSS and gradient[name] <= _GRADIENT
-        limit = min(_GAIN * plain.ms, found[best].ms)
-        if name != "fp32" and keeps and one.ms <= limit:
+        if name != "fp32" and keeps and ms[name] <= min(_GAIN * ms["fp32"], ms[best]):
             best = name
-    return Choice(best, {name: one.ms for name, one in found.items()}, loss, gradient)
+    return Choice(best, ms, loss, gradient)
 
 
 class Scale:
@@ -111,27 +111,47 @@ class Scale:
 class _Pass(NamedTuple):
     loss: float
     gradient: list[Tensor]
-    ms: float
 
 
-def _tried(task: Task, batches: Sequence[Any], precision: str, device: torch.device) -> _Pass:
-    """Return what the first batch comes to, and the median time over all, once warm."""
+def _tried(task: Task, tensors: Any, precision: str, device: torch.device) -> _Pass:
+    """Return what a batch comes to."""
     scale = _TRIED_SCALE if precision == "fp16" else 1.0
-    seconds: list[float] = []
-    for tensors in [*reversed(batches), *batches]:
-        begin = time.perf_counter()
-        torch.manual_seed(0)
-        task.network.zero_grad(set_to_none=True)
-        with cast(precision, device):
-            loss, _ = task.loss(tensors)
-        (loss * scale).backward()  # type: ignore[no-untyped-call]
-        value = float(loss.detach())  # waits for the device
-        seconds.append(time.perf_counter() - begin)
-        if len(seconds) == len(batches):  # the first batch, at the end of the round that warms
-            first = value, _gradients(task.network, scale)
-        for table in tables_of(task.network).values():
-            table.forget()
-    return _Pass(*first, 1e3 * statistics.median(seconds[len(batches) :]))
+    value = _run(task, tensors, precision, device, scale)
+    found = _Pass(value, _gradients(task.network, scale))
+    _forget(task.network)
+    return found
+
+
+def _timed(task: Task, batches: Sequence[Any], device: torch.device) -> dict[str, float]:
+    """Return the milliseconds of a pass, by precision.
+
+    They take turns, and of each batch the fastest counts: what else runs on the machine slows down
+    all of them, and no median of few is safe from it.
+    """
+    fastest = {name: [math.inf] * len(batches) for name in PRECISIONS}
+    for _ in range(_ROUNDS):
+        for number, tensors in enumerate(batches):
+            for name, found in fastest.items():
+                begin = time.perf_counter()
+                _run(task, tensors, name, device, _TRIED_SCALE if name == "fp16" else 1.0)
+                found[number] = min(found[number], time.perf_counter() - begin)
+                _forget(task.network)
+    return {name: 1e3 * statistics.fmean(found) for name, found in fastest.items()}
+
+
+def _run(task: Task, tensors: Any, precision: str, device: torch.device, scale: float) -> float:
+    """Take a batch forward and back, and return its loss."""
+    torch.manual_seed(0)
+    task.network.zero_grad(set_to_none=True)
+    with cast(precision, device):
+        loss, _ = task.loss(tensors)
+    (loss * scale).backward()  # type: ignore[no-untyped-call]
+    return float(loss.detach())  # waits for the device
+
+
+def _forget(network: nn.Module) -> None:
+    for table in tables_of(network).values():
+        table.forget()
 
 
 def _gradients(network: nn.Module, scale: float) -> list[Tensor]:

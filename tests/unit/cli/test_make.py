@@ -1,6 +1,7 @@
 import pytest
 
 from martlet.scorers.bundle import Bundle
+from martlet.train import checkpoint
 from support.command import document, run
 
 
@@ -50,7 +51,7 @@ def test_a_bundle_that_is_not_there_is_named(place, tmp_path, option):
 @pytest.mark.parametrize("option", ["--init", "--teacher"])
 def test_a_model_says_when_it_takes_no_bundle(place, tmp_path, option):
     words = ("fit", place / "data", option, place / "b", "--out", tmp_path / "a")
-    assert "it is fitted at once, from the train part alone" in run(*words, code=1).stderr
+    assert "leave it out, or fit a model that does" in run(*words, code=1).stderr
     assert not list(tmp_path.iterdir())
 
 
@@ -64,6 +65,18 @@ def test_compress(place, tmp_path):
     assert document(*words, tmp_path / "c")["bundle"] == str(tmp_path / "c")
 
 
+def test_how_often_a_training_is_kept(place, tmp_path, monkeypatch):
+    kept = []
+    real = checkpoint.save
+    monkeypatch.setattr(checkpoint, "save", lambda *given: (kept.append(given[2]), real(*given)))
+    words = ("fit", place / "data", "--model", "sasrec", "--set", "dim=8", "--set", "epochs=2",
+             "--set", "tokens=100", "--run", tmp_path / "run", "--out", tmp_path / "a")  # fmt: skip
+    run(*words, "--every-steps", -1, code=2)
+    run(*words, "--every-steps", 1, "--every-minutes", 0)
+    steps = [state["step"] for state in kept]
+    assert len(steps) == steps[-1] + 2  # after each step, and at the end of an epoch
+
+
 def test_a_training_is_kept_and_resumed(place, tmp_path):
     words = ("fit", place / "data", "--model", "sasrec", "--set", "dim=8", "--set", "epochs=2")
     run(*words, "--resume", "--out", tmp_path / "x", code=2)
@@ -72,9 +85,9 @@ def test_a_training_is_kept_and_resumed(place, tmp_path):
     assert "watch is 'wandb': expected tensorboard or mlflow" in run(*watched, code=1).stderr
     made = document(*words, "--run", tmp_path / "run", "--out", tmp_path / "a")
     assert {path.name for path in (tmp_path / "run").iterdir()} == {
-        "checkpoint.safetensors", "log.jsonl", "report.json",
+        "checkpoint.safetensors", "lock", "log.jsonl", "report.json",
     }  # fmt: skip
     again = document(*words, "--run", tmp_path / "run", "--resume", "--out", tmp_path / "b")
     assert again["id"] == made["id"]
     told = run("fit", place / "data", "--run", tmp_path / "run", "--out", tmp_path / "c", code=1)
-    assert "ials takes no run: it is fitted at once" in told.stderr
+    assert "ials takes no run: leave it out" in told.stderr

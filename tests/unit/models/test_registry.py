@@ -97,7 +97,7 @@ def test_what_was_merged_into_train_cannot_be_measured_on():
 @pytest.mark.parametrize("name", ["init", "teacher", "executor", "run"])
 @pytest.mark.parametrize("model", ["popularity", "item-knn", "ease", "gfcf", "ials"])
 def test_what_a_model_cannot_use_is_refused(model, name):
-    with pytest.raises(SpecError, match=f"{model} takes no {name}: it is fitted at once"):
+    with pytest.raises(SpecError, match=f"{model} takes no {name}: leave it out, or fit"):
         fit(spec(model), dataset(), **{name: object()})
 
 
@@ -190,3 +190,22 @@ def test_weights_beyond_float32_are_told():
     data = Dataset(Vocabulary.of("a"), Vocabulary.of("xy"), train, nothing, nothing)
     with pytest.raises(SpecError, match=r"popularity was fitted, but its .* are beyond"):
         fit(Popularity(weighted=True), data)
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "words"),
+    [
+        ({"spec": "ease"}, SpecError, "the spec is 'ease': expected hyper-parameters, such as"),
+        ({"spec": EASE}, SpecError, "the spec is <class .*EASE'>: expected hyper-parameters"),
+        ({"dataset": None}, DataError, "the dataset is None: expected what prepare or load"),
+        (
+            {"spec": spec("sasrec"), "teacher": EASE()},
+            SpecError,
+            r"EASE\(.* is no bundle: expected what fit or load",
+        ),
+        ({"spec": spec("sasrec"), "init": "bundle"}, SpecError, "'bundle' is no bundle"),
+    ],
+)
+def test_what_is_something_else_altogether(given, error, words):
+    with pytest.raises(error, match=words):
+        fit(**({"spec": EASE(), "dataset": dataset()} | given))
