@@ -50,7 +50,7 @@ LIMIT = {"ndcg@10": 0.01}
 ROWS_OF = ("ials", "gfcf", "two-tower", "sasrec", "neumf")
 # Tried after single transforms and pairs: fewer dimensions or numbers, fewer bits, and a network.
 LONGER = (
-    ("low-rank:error=0.1", "quantize:int4", "index:ivf"),
+    ("low-rank:error=0.05", "quantize:int8", "index:ivf"),
     ("low-rank:error=0.1", "quantize:int8", "quantize:int8,of=network"),
     ("low-rank:error=0.1", "quantize:int4", "quantize:int8,of=network"),
     ("prune:dims,share=0.25", "quantize:int4", "quantize:int8,of=network"),

@@ -15,11 +15,17 @@ GRID: Stages = (
         "prune:values,share=0.5",
         "prune:entries,share=0.5",
         "prune:entries,share=0.8",
+        "prune:entries,share=0.9",
         "prune:units,share=0.5",
         "prune:heads,share=0.5",
         "prune:layers,share=0.5",
     ),
-    ("low-rank:error=0.02", "low-rank:error=0.1", "low-rank:error=0.1,of=network"),
+    (
+        "low-rank:error=0.02",
+        "low-rank:error=0.05",
+        "low-rank:error=0.1",
+        "low-rank:error=0.1,of=network",
+    ),
     (
         "quantize:fp16",
         "quantize:bf16",
