@@ -193,7 +193,7 @@ def predict(
     config: Config = None,
     json_: Json = False,
 ) -> None:
-    """Write the probability of label 1 beside each row, or the number that the model tells.
+    """Write the probability or the number beside each row.
 
     A line that cannot be read gets none, and is counted.
     """

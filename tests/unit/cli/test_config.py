@@ -61,7 +61,7 @@ def test_underscores_and_arguments_are_read(place, tmp_path):
     [
         (
             "modle = 1",
-            "sets modle, which 'martlet fit' does not know: it knows dataset, init,",
+            "sets modle, which 'martlet fit' does not know: it knows dataset, every-minutes,",
         ),
         ("json = true", "sets json, which"),
         ("not toml", "is not readable TOML"),
