@@ -193,9 +193,9 @@ def predict(
     config: Config = None,
     json_: Json = False,
 ) -> None:
-    """Write the probability or the number beside each row.
+    """Write what the model tells of each row beside it.
 
-    A line that cannot be read gets none, and is counted.
+    The probability of label 1, or a number. A line that cannot be read has none, and is counted.
     """
     from martlet.cli.predicting import predict_file
     from martlet.scorers.bundle import Bundle as Stored

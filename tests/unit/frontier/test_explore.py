@@ -154,7 +154,9 @@ def test_the_ledger_holds_every_receipt(data, measured, tmp_path):
 def test_a_candidate_that_fails_does_not_lose_the_rest(data, measured, error):
     one = explore(data, [Popularity(), Broken(error), ItemKNN()], [()])
     assert [receipt.name for receipt in one.receipts] == ["popularity", "item-knn"]
-    why = "items x items would take 9 TB" if error is SpecError else "Broken found no room in memory"
+    why = (
+        "items x items would take 9 TB" if error is SpecError else "Broken found no room in memory"
+    )
     (skipped,) = one.skipped
     assert skipped.startswith(f"Broken: {why}")
 

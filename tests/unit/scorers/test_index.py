@@ -241,7 +241,9 @@ def test_threads_change_nothing(items, queries, kind, monkeypatch):
     assert same(*found)
 
 
-@pytest.mark.parametrize("storage", ["fp16", "bf16", "int8", "int8-column", "int4:8", "int2:8", "pq:12x4"])
+@pytest.mark.parametrize(
+    "storage", ["fp16", "bf16", "int8", "int8-column", "int4:8", "int2:8", "pq:12x4"]
+)
 @pytest.mark.parametrize("kind", ["ivf", "ivf-pq", "hnsw"])
 def test_over_a_quantized_table_the_scores_are_the_tables_own(items, queries, kind, storage):
     table = items.to(storage)
