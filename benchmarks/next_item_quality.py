@@ -37,11 +37,15 @@ MODELS: Mapping[str, Mapping[str, Any]] = {
 }
 # Tried by --tune. The rate falls to 0 over all epochs, so none of them ends early.
 FALLING = {"schedule": "cosine", "warmup": 0.02, "patience": 0}
+SHORT = {"schedule": "cosine", "tokens": 1024, "rate": 0.003, "patience": 50}  # keeps the best
 SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "falling": FALLING | {"epochs": 60},
     "falling, decay": FALLING | {"epochs": 60, "optimizer": "adamw", "weight_decay": 0.1},
     "falling, twice the rate": FALLING | {"epochs": 40, "rate": 0.002},
     "falling, small batches": FALLING | {"epochs": 40, "tokens": 1024},
+    "short": SHORT | {"epochs": 20, "dropout": 0.2},
+    "short, dropout .3": SHORT | {"epochs": 24, "dropout": 0.3},
+    "short, dropout .5": SHORT | {"epochs": 40, "dropout": 0.5},
 }
 TINY = {"tokens": 256, "epochs": 2, "dim": 8, "max_length": 10}
 
