@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from martlet.compress.queries import training_queries
 from martlet.core import CSR, Dataset, Queries, rng
 from martlet.core.queries import context_at
 from martlet.metrics import paired_bootstrap, per_user
@@ -16,7 +17,6 @@ from martlet.scorers.bundle import Bundle
 from martlet.scorers.registry import context_of, knows
 
 DEPTH = 10
-_QUERIES = 512
 _USERS = 4096
 
 
@@ -52,7 +52,7 @@ class Recall:
     @staticmethod
     def of(bundle: Bundle, scorer: Any, dataset: Dataset | None, seed: int) -> Recall:
         """Return the measure over up to 512 training users."""
-        queries = sample(bundle, dataset, seed)
+        queries = training_queries(bundle, dataset, seed)
         return Recall(scorer, queries, scorer.topk(queries, DEPTH).item_row)
 
     def at(self, index: Any) -> float:
@@ -140,19 +140,3 @@ def _translated(csr: CSR, item_row: NDArray[np.int32], num_items: int) -> CSR:
 def _at(queries: Queries, rows: NDArray[np.integer]) -> Queries:
     context = {name: column[rows] for name, column in queries.context.items()}
     return Queries.of(queries.history.take(rows), queries.user_row[rows], context=context)
-
-
-def sample(bundle: Bundle, dataset: Dataset | None, seed: int) -> Queries:
-    """Return queries of training users; where nobody is known, of one item each."""
-    random, n = rng(seed, "index", "queries"), len(bundle.items)
-    histories = bundle.histories
-    rows = np.flatnonzero(histories.lengths > 0)
-    if dataset is not None:
-        trained = np.unique(dataset.train.user_row)
-        rows = np.intersect1d(rows, bundle.users.rows(dataset.users.names(trained)))
-    if not len(rows):
-        one_each = CSR.from_rows([[row] for row in random.permutation(n)[:_QUERIES].tolist()], n)
-        return Queries.of(one_each)
-    rows = np.sort(random.permutation(rows)[:_QUERIES])
-    context = context_at(bundle.user_table, context_of(bundle.scorer), rows)
-    return Queries.of(histories.take(rows), rows.astype(np.int32), context=context)
