@@ -9,7 +9,7 @@ from martlet.compress.basis import F64, Basis, leading
 from martlet.compress.item_factors import fewer_factors, item_factors
 from martlet.compress.layers import thin_layers
 from martlet.compress.queries import training_queries
-from martlet.compress.transform import index_of
+from martlet.compress.transform import before_index, smaller
 from martlet.compress.turned import Cut
 from martlet.core import Dataset, Progress, SpecError
 from martlet.scorers.bundle import Bundle
@@ -73,11 +73,7 @@ class LowRank:
                 result would take more bytes, or a network is to be cut without the package onnx.
         """
         scorer: Any = bundle.scorer
-        if index_of(scorer) is not None:
-            raise SpecError(
-                f"{self.label} after {index_of(scorer).kind}: the index knows the old vectors; "
-                f"put {self.label} first"
-            )
+        before_index(self.label, scorer)
         if self.of == "network":
             found, told = thin_layers(self.label, scorer, self.rank, self.error)
         elif self.of == "factors" or isinstance(getattr(scorer, "retrieve", scorer), ItemItem):
@@ -87,12 +83,9 @@ class LowRank:
             known = bundle.popularity if (bundle.popularity > 0).any() else None
             found, told = Cut(self.label, self._chosen, queries, known).of(scorer)
         after = bundle.then(found, {"transform": self.label, "seed": seed, "tables": told})
-        if after.scoring_bytes >= bundle.scoring_bytes:
-            raise SpecError(
-                f"{self.label} would take {after.scoring_bytes:,} bytes to answer with in place of "
-                f"{bundle.scoring_bytes:,}: give a lower rank, a larger error, or leave it out"
-            )
-        return after
+        return smaller(
+            self.label, bundle, after, "give a lower rank, a larger error, or leave it out"
+        )
 
     def _chosen(self, gram: F64, moment: F64 | None) -> Basis:
         return leading(gram, moment, self.rank, self.error)

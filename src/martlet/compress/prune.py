@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 from martlet.compress.basis import F64, Basis, columns
 from martlet.compress.prune_tables import without_entries, without_rows, without_values
 from martlet.compress.queries import training_queries
-from martlet.compress.transform import index_of
+from martlet.compress.transform import before_index, smaller
 from martlet.compress.turned import Cut
 from martlet.core import Dataset, Progress, SpecError
 from martlet.scorers.bundle import Bundle
@@ -101,11 +101,7 @@ class Prune:
         if self.what in _NETWORK:
             return self._network(bundle, dataset, seed, progress)
         scorer: Any = bundle.scorer
-        if index_of(scorer) is not None:
-            raise SpecError(
-                f"{self.label} after {index_of(scorer).kind}: the index knows the old vectors; "
-                f"put {self.label} first"
-            )
+        before_index(self.label, scorer)
         if self.what == "dims":
             cut = Cut(self.label, self._columns, training_queries(bundle, dataset, seed))
             found, told = cut.of(scorer)
@@ -113,12 +109,7 @@ class Prune:
             by = self.by or self._default(scorer)
             found, told = _TABLES[self.what](self.label, bundle, self.share, by)
         after = bundle.then(found, {"transform": self.label, "seed": seed, "tables": told})
-        if after.scoring_bytes >= bundle.scoring_bytes:
-            raise SpecError(
-                f"{self.label} would take {after.scoring_bytes:,} bytes to answer with in place of "
-                f"{bundle.scoring_bytes:,}: give a larger share or leave it out"
-            )
-        return after
+        return smaller(self.label, bundle, after, "give a larger share or leave it out")
 
     def _columns(self, gram: F64, moment: F64 | None) -> Basis:
         return columns(gram, moment, self.share)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from martlet.compress.transform import index_of
+from martlet.compress.transform import before_index
 from martlet.core import Dataset, Progress, SpecError, Tabular
 from martlet.scorers.bundle import Bundle
 
@@ -96,11 +96,7 @@ def _restored(label: str, bundle: Bundle, dataset: Dataset | Tabular | None) -> 
     from martlet.models.restore import spec_of
 
     scorer: Any = bundle.scorer
-    if index_of(scorer) is not None:
-        raise SpecError(
-            f"{label} after {index_of(scorer).kind}: the index knows the old vectors; prune first, "
-            "then index"
-        )
+    before_index(label, scorer)
     if not getattr(scorer, "parameters", None):
         raise SpecError(f"{label} over a {scorer.kind} scorer: it has no network of parameters")
     try:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from martlet.compress.calibrate import moments
-from martlet.compress.transform import index_of
+from martlet.compress.transform import before_index
 from martlet.core import Dataset, Progress, SpecError
 from martlet.core.checks import settle
 from martlet.scorers.bundle import Bundle
@@ -109,11 +109,7 @@ class Quantize:
                 ranges are to be calibrated without a dataset or a product to calibrate them for.
         """
         scorer = bundle.scorer
-        if index_of(scorer) is not None:
-            raise SpecError(
-                f"{self.label} after {index_of(scorer).kind}: the index knows the old vectors; "
-                f"quantize first, then index"
-            )
+        before_index(self.label, scorer)
         if self.of == "network":
             from martlet.compress.quantize_network import quantize_network
 

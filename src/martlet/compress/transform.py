@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from martlet.core import Dataset, Progress
+from martlet.core import Dataset, Progress, SpecError
 from martlet.scorers.bundle import Bundle
 
 
@@ -67,3 +67,30 @@ Transform = TableTransform | IndexTransform
 def index_of(scorer: Any) -> Any:
     """Return the index that a scorer, or the first of a cascade, is searched through; or None."""
     return getattr(getattr(scorer, "retrieve", scorer), "index", None)
+
+
+def before_index(label: str, scorer: Any) -> None:
+    """Check that tables may change.
+
+    Raises:
+        SpecError: the scorer is searched through an index.
+    """
+    if index_of(scorer) is not None:
+        raise SpecError(
+            f"{label} after {index_of(scorer).kind}: the index knows the old vectors; put {label} "
+            "first, then the index"
+        )
+
+
+def smaller(label: str, before: Bundle, after: Bundle, advice: str) -> Bundle:
+    """Return ``after``, if it is smaller.
+
+    Raises:
+        SpecError: answering with it takes as many bytes as before or more.
+    """
+    if after.scoring_bytes >= before.scoring_bytes:
+        raise SpecError(
+            f"{label} would take {after.scoring_bytes:,} bytes to answer with in place of "
+            f"{before.scoring_bytes:,}: {advice}"
+        )
+    return after

@@ -65,7 +65,9 @@ def test_what_cannot_be_is_refused_by_name(bundle, steps, words):
 
 def test_a_bundle_that_was_indexed_before_takes_no_other_transform(bundle):
     indexed = compress(bundle, ["index:ivf"])
-    with pytest.raises(SpecError, match=r"^quantize:int8 after ivf: .*quantize first, then index"):
+    with pytest.raises(
+        SpecError, match=r"^quantize:int8 after ivf: .*put quantize:int8 first, then the index"
+    ):
         compress(indexed, ["quantize:int8"])
     with pytest.raises(SpecError, match=r"^index:ivf after ivf: one index is enough"):
         compress(indexed, ["index:ivf"])

@@ -208,7 +208,7 @@ def test_order_is_kept(fitted):
     indexed = replace(
         fitted("sasrec"), scorer=compress(fitted("sasrec"), ["index:exact-int8"]).scorer
     )
-    with pytest.raises(SpecError, match="prune first, then index"):
+    with pytest.raises(SpecError, match="first, then the index"):
         compress(indexed, ["prune:units,epochs=0"])
 
 
